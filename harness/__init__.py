@@ -1,0 +1,1 @@
+"""From a sweep file to a leaderboard: specification, plan, stages, engine, command line."""

@@ -1,0 +1,1 @@
+"""The one training engine: DeepSpeed, for pretraining, distillation and fine-tuning."""

@@ -1,0 +1,1 @@
+"""The functions that turn artifacts into an artifact, one module per stage."""

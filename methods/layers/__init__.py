@@ -1,0 +1,1 @@
+"""Factorised layers with the dense layer's input and output shapes."""

@@ -1,0 +1,95 @@
+"""How a student is trained: everything that changes the result, nothing about where it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_SUFFIXES = {"k": 10**3, "M": 10**6, "B": 10**9}
+
+
+def parse_count(value: Any) -> Any:
+    """Turn `600k`, `0.6M`, `10B` or 6e5 into an integer; leave anything else for pydantic to refuse."""
+    if isinstance(value, str) and value[-1:] in _SUFFIXES:
+        try:
+            return round(float(value[:-1]) * _SUFFIXES[value[-1]])
+        except ValueError:
+            return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | float | str), Field(gt=0)]
+"""A positive number of things, written `600000`, `6e5`, `600k` or `0.6M`."""
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys, coercions, NaN and infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Losses(Strict):
+    """Weights of loss = ce * CE + kd * T^2 KL(teacher || student) + taps * sum of the method's taps."""
+
+    ce: float = Field(1.0, ge=0)
+    kd: float = Field(0.0, ge=0)
+    temperature: float = Field(2.0, gt=0)
+    taps: float = Field(0.0, ge=0)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """True when any term compares with a teacher."""
+        return self.kd > 0 or self.taps > 0
+
+
+class Optimisation(Strict):
+    """AdamW, its schedule and the numbers around it; the same fields for pretraining, distillation, fine-tuning."""
+
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_fraction: float = Field(0.05, ge=0, le=1)
+    """Fraction of the steps over which the learning rate rises linearly from zero."""
+    final_fraction: float = Field(0.1, ge=0, le=1)
+    """Learning rate at the end of a linear or cosine schedule, as a fraction of `learning_rate`."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled; applied to matrices, not to biases and norms."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+    gradient_clipping: float = Field(1.0, ge=0)
+    """Global gradient norm; 0 turns clipping off."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    """Raw DeepSpeed keys, merged last."""
+
+
+class Recipe(Optimisation):
+    """Language-model training on a token budget: pretraining of a teacher or distillation of a student."""
+
+    tokens: Count
+    """Training tokens in all; the last step is the first that reaches it."""
+    batch_tokens: Count
+    """Tokens per optimiser step over all workers (the global batch); a multiple of `sequence_length`."""
+    sequence_length: int = Field(gt=0)
+    losses: Losses = Losses()
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps: tokens / batch_tokens, rounded up."""
+        return -(-self.tokens // self.batch_tokens)
+
+
+class FineTune(Optimisation):
+    """Fine-tuning of a classification head and the model under it, for a fixed number of epochs."""
+
+    epochs: int = Field(3, gt=0)
+    batch_examples: int = Field(32, gt=0)
+    """Examples per optimiser step over all workers."""
+    max_length: int = Field(128, gt=0)
+    """Tokens per example; longer ones are cut."""
+    losses: Losses = Losses()
+    """With `kd` or `taps`, the teacher fine-tuned on the same task and seed is the teacher (KnGPT2's GLUE rows)."""

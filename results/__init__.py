@@ -1,0 +1,1 @@
+"""Records, the store, statistics and the leaderboard."""

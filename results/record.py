@@ -1,0 +1,127 @@
+"""The record: one immutable JSON per cell with its status, measurements, cost and provenance."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+"""Version of the record's form; a store with a higher one was written by a newer weighin."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Cell(_Part):
+    """teacher x method x budget x recipe (a row) x seed."""
+
+    teacher: str
+    """Display name of the teacher."""
+    method: str
+    fields: dict[str, Any] = Field(default_factory=dict)
+    """The method's fields that differ from their defaults."""
+    budget: str | None
+    """`params=0.66`; None for methods that ignore budgets (shown on every tab)."""
+    recipe: str
+    """`none`, `shared` or `paper`."""
+    recipe_digest: str
+    seed: int
+
+
+class Measured(_Part):
+    """One metric of one protocol."""
+
+    protocol: str
+    metric: str
+    value: float
+    unit: str
+    higher_is_better: bool
+    main: bool
+    """The protocol's main metric."""
+    when: Literal["final", "before_training"] = "final"
+    data: str
+    """The data's fingerprint or revision."""
+    items_path: str | None = None
+    """Store path of `items.parquet` (columns as in `tasks.interface.Measurement.items`)."""
+    items_sha256: str | None = None
+    stage_key: str
+
+
+class SizeCard(_Part):
+    """Counted by the harness on the student as built, never claimed by the method."""
+
+    params: int
+    """Unique parameters, a tied matrix once."""
+    params_fraction: float
+    """params / the teacher's params."""
+    params_without_embedding: int
+    params_without_output: int
+    """Without a separate output matrix, as some papers count; equal to `params` when it is tied."""
+    stored_bytes: int
+    materialised_bytes: int
+    macs_per_token: int
+    """Multiply-adds per token of all matrix products with weights, the output matrix included."""
+
+
+class SpeedCard(_Part):
+    """Measured on `hardware`; never part of quality."""
+
+    hardware: str
+    latency_ms: float
+    """One forward pass at batch 1, median."""
+    throughput_tokens_per_s: float
+    materialised_latency_ms: float
+    materialised_throughput_tokens_per_s: float
+    peak_memory_bytes: int
+
+
+class StageCost(_Part):
+    """What one stage of the cell took, over all attempts; shared stages are split by the board."""
+
+    stage: str
+    key: str
+    worker_s: float
+    tokens: int = 0
+    flops: float = 0.0
+    attempts: int = 1
+
+
+class Failure(_Part):
+    """Why a cell has no result."""
+
+    stage: str
+    failure_class: str
+    """`infrastructure`, `out_of_memory`, `diverged`, `budget`, `method`, `data`."""
+    reason: str
+    log_tail: str = ""
+
+
+class Record(_Part):
+    """Everything known about one cell."""
+
+    schema_version: int = SCHEMA
+    row: str
+    """Eight hex digits: the cell without its seed."""
+    sweep: str
+    cell: Cell
+    status: Literal["complete", "failed", "skipped"]
+    reason: str = ""
+    """Why it was skipped or failed, one line."""
+    failure: Failure | None = None
+    measured: list[Measured] = Field(default_factory=list)
+    size: SizeCard | None = None
+    speed: SpeedCard | None = None
+    costs: list[StageCost] = Field(default_factory=list)
+    curve: list[dict[str, float]] = Field(default_factory=list)
+    """Loss curve of the training stage, thinned: step, tokens, loss and its parts."""
+    stages: dict[str, str] = Field(default_factory=dict)
+    """Stage label -> key, for every stage of the cell."""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    """Commit, dirty flag, versions, python, host class, execution (workers, threads), created_at."""
+
+    @property
+    def id(self) -> str:
+        """`ROW#seed`, what the command line takes."""
+        return f"{self.row}#{self.cell.seed}"

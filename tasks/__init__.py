@@ -1,0 +1,1 @@
+"""Corpora, perplexity protocols and classification tasks."""
