@@ -1,0 +1,175 @@
+"""The store: a directory or any fsspec URL that holds artifacts, records and the ledger of attempts.
+
+Layout:
+    store.json                              schema version
+    records/<row>-<seed>-<digest>.json      one immutable record per outcome of a cell
+    artifacts/<stage>/<key>/manifest.json   present = complete; put if absent, names the attempt that won
+    artifacts/<stage>/<key>/<attempt>/      that attempt's files
+    artifacts/<stage>/<key>/<attempt>.json  the ledger's line on an attempt: started, progress, how it ended
+    artifacts/<stage>/<key>/checkpoints/    unfinished work, shared by all attempts
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from results.errors import StoreError
+from results.record import SCHEMA, Record
+
+STORE_SCHEMA = 1
+
+
+class Store:
+    """Bytes under a root, with an atomic put-if-absent; knows records, leaves artifacts to `results.artifacts`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.fs, self.root = fsspec.core.url_to_fs(url)
+        protocols = self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
+        self.local: Path | None = Path(self.root) if "file" in protocols else None
+        self._check_schema()
+
+    def _check_schema(self) -> None:
+        if self.local is not None and self.local.exists() and not self.local.is_dir():
+            raise StoreError(f"store {self.url}: not a directory")
+        try:
+            found = json.loads(self.read_bytes("store.json"))["schema"]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"store {self.url}: store.json cannot be read: {error}") from error
+        if found > STORE_SCHEMA:
+            raise StoreError(
+                f"store {self.url}: schema {found} was written by a newer weighin (this one: {STORE_SCHEMA})"
+            )
+
+    def create(self) -> None:
+        """Make the store if it is not there; raise `StoreError` when it cannot be written."""
+        try:
+            self.put_if_absent("store.json", json.dumps({"schema": STORE_SCHEMA}).encode())
+            probe = f"probe-{uuid.uuid4().hex}"
+            self.write(probe, b"")
+            self.remove(probe)
+        except OSError as error:
+            raise StoreError(f"store {self.url}: not writable: {error.strerror or error}") from error
+
+    def path(self, name: str) -> str:
+        """The file system's own path of `name`."""
+        return f"{self.root}/{name}"
+
+    def exists(self, name: str) -> bool:
+        return (self.local / name).exists() if self.local else bool(self.fs.exists(self.path(name)))
+
+    def names(self, directory: str) -> list[str]:
+        """Names directly under `directory`, sorted; empty when it does not exist."""
+        try:
+            if self.local:
+                return sorted(os.listdir(self.local / directory))
+            found = self.fs.ls(self.path(directory), detail=False, refresh=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in found)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Contents of `name`; raises FileNotFoundError."""
+        if self.local:
+            return (self.local / name).read_bytes()
+        data: bytes = self.fs.cat_file(self.path(name))
+        return data
+
+    def read_json(self, name: str) -> Any | None:
+        """Parsed contents of `name`, None when it is absent or half-written."""
+        try:
+            return json.loads(self.read_bytes(name))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write or replace `name` atomically."""
+        if not self.local:
+            self.fs.pipe_file(self.path(name), data)
+            return
+        target = self.local / name
+        scratch = self._scratch_beside(target, data)
+        os.replace(scratch, target)
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        """Write `name` unless it exists; False when somebody else was first. Atomic: a link, or a conditional put."""
+        if self.local:
+            target = self.local / name
+            scratch = self._scratch_beside(target, data)
+            try:
+                os.link(scratch, target)
+            except FileExistsError:
+                return False
+            finally:
+                scratch.unlink()
+            return True
+        try:
+            self.fs.pipe_file(self.path(name), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def remove(self, name: str) -> None:
+        """Delete a file or a tree; nothing happens when it is absent."""
+        if self.local:
+            target = self.local / name
+            if target.is_dir():
+                shutil.rmtree(target, ignore_errors=True)
+            else:
+                target.unlink(missing_ok=True)
+        elif self.fs.exists(self.path(name)):
+            self.fs.rm(self.path(name), recursive=True)
+
+    def move_in(self, directory: Path, name: str) -> None:
+        """Take a local directory into the store as `name`; a rename on the same file system, else an upload."""
+        if self.local:
+            target = self.local / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(directory, target)
+            return
+        for file in sorted(p for p in directory.rglob("*") if p.is_file()):
+            self.fs.put_file(str(file), self.path(f"{name}/{file.relative_to(directory).as_posix()}"))
+        shutil.rmtree(directory)
+
+    def records(self) -> list[Record]:
+        """Every record, each checked against its schema; raises `StoreError` on one from a newer weighin."""
+        return [self._record(name) for name in self.names("records") if name.endswith(".json")]
+
+    def _record(self, name: str) -> Record:
+        data = self.read_json(f"records/{name}")
+        if not isinstance(data, dict):
+            raise StoreError(f"store {self.url}: records/{name} is not a record")
+        if data.get("schema_version", 0) > SCHEMA:
+            raise StoreError(f"store {self.url}: records/{name} was written by a newer weighin")
+        try:
+            return Record.model_validate(data)
+        except ValueError as error:
+            raise StoreError(f"store {self.url}: records/{name}: {error}") from error
+
+    def add_record(self, record: Record, digest: str) -> bool:
+        """Publish a record once; `digest` tells outcomes of the same cell apart."""
+        name = f"records/{record.row}-{record.cell.seed}-{digest}.json"
+        return self.put_if_absent(name, record.model_dump_json(indent=1).encode())
+
+    @staticmethod
+    def _scratch_beside(target: Path, data: bytes) -> Path:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        scratch.write_bytes(data)
+        return scratch
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's contents."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
