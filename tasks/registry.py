@@ -1,0 +1,62 @@
+"""Finds tasks by name without importing any: `names`, `resolve`, `load`.
+
+A task is a top-level class in a module of `tasks/` whose body says `name = "<data>.<what>.v<version>"`; nothing else
+registers it. The name is read from the syntax tree, so listing costs no import. Other distributions add tasks through
+the entry-point group `weighin.tasks` (`"<name>" = "module:Class"`). The class is built without arguments.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from tasks.interface import DataError, Task
+
+GROUP = "weighin.tasks"
+
+
+def names() -> tuple[str, ...]:
+    """The names of all tasks, sorted."""
+    return tuple(sorted(_targets()))
+
+
+def resolve(name: str) -> str:
+    """`module:Class` of the task called `name`; `DataError` naming the nearest one when there is none."""
+    known = _targets()
+    if name not in known:
+        close = get_close_matches(name, sorted(known), n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+        raise DataError(f"no task is called {name!r}; {hint}")
+    return known[name]
+
+
+def load(name: str) -> Task:
+    """The task called `name`, or the one at a `module:Class` that `resolve` returned; its module is imported now."""
+    module, _, attribute = (name if ":" in name else resolve(name)).partition(":")
+    task: Task = getattr(import_module(module), attribute)()
+    return task
+
+
+def _targets() -> dict[str, str]:
+    known = {point.name: point.value for point in entry_points(group=GROUP)}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        for name, attribute in _declared(path):
+            assert name not in known, f"two tasks are called {name}"
+            known[name] = f"tasks.{path.stem}:{attribute}"
+    return known
+
+
+def _declared(path: Path) -> Iterator[tuple[str, str]]:
+    """(task name, class name) of each class that says `name = "..."`, with or without an annotation."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for line in node.body:
+            target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+            value = getattr(line, "value", None)
+            if isinstance(target, ast.Name) and target.id == "name" and isinstance(value, ast.Constant):
+                yield str(value.value), node.name
