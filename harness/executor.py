@@ -21,11 +21,15 @@ class Job:
 
     stage: str
     key: str
+    attempt: str
+    """Names the directory and the ledger line of this try; every member of a gang has the same."""
     target: str
     """`module:function` of the stage."""
     params: Mapping[str, Any]
     parents: Mapping[str, tuple[str, str]]
     """Role -> (stage, key) of the artifact that plays it."""
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    """What the key was made of."""
     execution: Execution = field(default_factory=Execution)
     store: str
     mirror: str | None = None

@@ -1,4 +1,4 @@
-"""A lease on a key: keeps two workers from doing the same stage at once. It only saves work; publishing is the fence."""
+"""A lease on a key keeps two workers from doing one stage at once. It only saves work: publishing is the fence."""
 
 from __future__ import annotations
 

@@ -1,0 +1,71 @@
+"""YAML read strictly: `1e-4` is a number, `no` is a word, a repeated key is an error."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import SpecError
+
+_FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$")
+_BOOL = re.compile(r"^(true|True|TRUE|false|False|FALSE)$")
+_INT = re.compile(r"^[-+]?[0-9]+$")
+
+
+class StrictLoader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's numbers and booleans that refuses a repeated key."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if not isinstance(name, str):
+                raise yaml.constructor.ConstructorError(None, None, f"key {name!r} is not a word", key.start_mark)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"repeated key {name!r}", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(node.value)
+
+
+StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in pairs if tag == "tag:yaml.org,2002:null"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, list("tTfF"))
+StrictLoader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
+StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+StrictLoader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def parse(text: str, where: str) -> Any:
+    """Plain data from YAML text; SpecError with line and column on a mistake."""
+    try:
+        data = yaml.load(text, StrictLoader)
+        json.dumps(data)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise SpecError(f"{where}: {place}{error.problem}") from error
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise SpecError(f"{where}: {error}") from error
+    return data
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; SpecError when it is absent, unreadable or not a mapping."""
+    try:
+        data = parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(data, dict):
+        kind = "empty" if data is None else f"a {type(data).__name__}"
+        raise SpecError(f"{path}: a sweep is a YAML mapping (key: value); this file is {kind}")
+    return data
