@@ -7,14 +7,29 @@ counts the words and bytes of the page *before* it was detokenised.
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from tasks.interface import Measurement, Metric, Protocol
+from tasks.interface import DataError, Measurement, Metric, Protocol
 from tasks.source import TextSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TASK = "wikitext"
+METRICS = {"word_ppl": "word_perplexity", "byte_ppl": "byte_perplexity", "bits_per_byte": "bits_per_byte"}
+"""Our name of a metric -> lm-eval's."""
+AGGREGATIONS = {
+    "word_perplexity": "weighted_perplexity",
+    "byte_perplexity": "weighted_perplexity",
+    "bits_per_byte": "bits_per_byte",
+}
 
 
 class LmEvalPerplexity(Protocol):
@@ -31,7 +46,8 @@ class LmEvalPerplexity(Protocol):
     source: ClassVar[TextSource]
     context: ClassVar[int] = 1024
     """Longest window in tokens; a model with fewer positions gets windows as long as it has."""
-    batch_windows: ClassVar[int] = 8
+    batch_windows: ClassVar[int] = 4
+    """Windows per forward pass: execution. lm-eval holds batch x context x vocabulary logits."""
 
     def fingerprint(self, mirror: Path | None) -> str:
         return self.source.fingerprint(mirror)
@@ -40,4 +56,77 @@ class LmEvalPerplexity(Protocol):
         self.source.check(mirror)
 
     def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, mirror: Path | None) -> Measurement:
-        raise NotImplementedError
+        """Run lm-eval on the pages; `DataError` when there are none or a log-likelihood is not finite."""
+        from lm_eval.models.huggingface import HFLM
+
+        pages = self.source.documents(mirror)
+        if not pages:
+            raise DataError(f"{self.name}: the text has no pages")
+        context = min(self.context, getattr(model.config, "max_position_embeddings", None) or self.context)
+        with _quiet():
+            scorer = HFLM(
+                pretrained=model,
+                tokenizer=tokenizer,
+                batch_size=self.batch_windows,
+                device=str(model.device),
+                max_length=context,
+            )
+            results = _evaluate(scorer, pages)
+        samples = sorted(results["samples"][TASK], key=lambda sample: sample["doc_id"])
+        nll = [-float(sample["word_perplexity"][0]) for sample in samples]
+        for page, value in enumerate(nll):
+            if not math.isfinite(value):
+                raise DataError(f"{self.name}: the model's log-likelihood of page {page} is {value}")
+        return Measurement(
+            metrics={ours: float(results["results"][TASK][f"{theirs},none"]) for ours, theirs in METRICS.items()},
+            items={
+                "item": [str(page) for page in range(len(pages))],
+                "nll": nll,
+                "words": [int(sample["word_perplexity"][1]) for sample in samples],
+                "bytes": [int(sample["byte_perplexity"][1]) for sample in samples],
+            },
+            details={"context": context, "lm_eval": version("lm_eval"), "pages": len(pages)},
+        )
+
+
+def _evaluate(scorer: Any, pages: list[str]) -> Any:
+    """lm-eval's results, samples included, for its `wikitext` task with `pages` as the test documents."""
+    from datasets import Dataset, DatasetDict
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.evaluator import evaluate
+    from lm_eval.tasks.wikitext import preprocess_wikitext
+
+    class Pages(ConfigurableTask):  # type: ignore[misc]
+        def download(self, *args: Any, **kwargs: Any) -> None:
+            self.dataset = DatasetDict(test=Dataset.from_dict({"page": pages}))
+
+    task = Pages(
+        config={
+            "task": TASK,
+            "output_type": "loglikelihood_rolling",
+            "test_split": "test",
+            "doc_to_text": "",
+            "doc_to_target": preprocess_wikitext.wikitext_detokenizer,
+            "process_results": preprocess_wikitext.process_results,
+            "metric_list": [
+                {"metric": metric, "aggregation": aggregation, "higher_is_better": False}
+                for metric, aggregation in AGGREGATIONS.items()
+            ],
+            "num_fewshot": 0,
+            "metadata": {"version": 2.0},
+        }
+    )
+    return evaluate(lm=scorer, task_dict={TASK: task}, bootstrap_iters=0, log_samples=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep lm-eval's progress bars and log lines off the terminal; exceptions pass."""
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        log.setLevel(level)

@@ -71,6 +71,7 @@ class TokenPerplexity(Protocol):
         context = min(self.context, getattr(model.config, "max_position_embeddings", None) or self.context)
         stride = max(1, self.stride * context // self.context)
         spans = list(windows(len(ids), context, stride))[: self.limit_windows]
+        _check_head(model, ids)
         nll = window_nll(model, ids, spans, self.batch_windows)
         for span, value in zip(spans, nll, strict=True):
             if not math.isfinite(value):
@@ -129,7 +130,8 @@ def _batch_nll(model: PreTrainedModel, ids: np.ndarray, spans: list[Window]) -> 
         scored_BT[row, span.first - span.begin :] = True
     hidden_SD = hidden_BTD[:, :-1][scored_BT[:, 1:]]
     nll_S = _token_nll(model, hidden_SD, ids_BT[scored_BT])
-    return [float(part.sum()) for part in nll_S.split([span.end - span.first for span in spans])]
+    sizes = [span.end - span.first for span in spans]
+    return [float(part.sum()) for part in torch.split(nll_S, sizes)]
 
 
 def _token_nll(model: PreTrainedModel, hidden_SD: torch.Tensor, target_S: torch.Tensor) -> torch.Tensor:
@@ -138,5 +140,19 @@ def _token_nll(model: PreTrainedModel, hidden_SD: torch.Tensor, target_S: torch.
     from torch.nn.functional import cross_entropy
 
     head = model.get_output_embeddings()
-    chunks = zip(hidden_SD.split(HEAD_POSITIONS), target_S.split(HEAD_POSITIONS), strict=True)
-    return torch.cat([cross_entropy(head(h).float(), t, reduction="none").double() for h, t in chunks])
+    starts = range(0, len(target_S), HEAD_POSITIONS)
+    parts = [(hidden_SD[i : i + HEAD_POSITIONS], target_S[i : i + HEAD_POSITIONS]) for i in starts]
+    return torch.cat([cross_entropy(head(h).float(), t, reduction="none").double() for h, t in parts])
+
+
+def _check_head(model: PreTrainedModel, ids: np.ndarray) -> None:
+    """Refuse a model that does more to its logits than its output matrix does (scales, soft caps)."""
+    import torch
+
+    ids_BT = torch.from_numpy(ids[None, :8].copy()).to(model.device)
+    with torch.inference_mode():
+        hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        ours = model.get_output_embeddings()(hidden_BTD)
+        theirs = model(input_ids=ids_BT, use_cache=False).logits
+    if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-3, equal_nan=True):
+        raise DataError(f"{type(model).__name__}: its logits are not its output matrix times its last hidden state")

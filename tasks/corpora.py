@@ -1,0 +1,133 @@
+"""Corpora to train on: lists of documents in the splits `train`, `validation`, `test`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tasks import wikitext
+from tasks.hub import HubSplit, combined, digest
+from tasks.interface import DataError
+
+SPLITS = ("train", "validation", "test")
+SUFFIXES = (".jsonl", ".parquet", ".txt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Exactly one of `embedded`, `hub` and `directory` says where the text is."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}
+
+    embedded: bool = False
+    """The manual of the Python that runs this; needs no files."""
+    hub: str | None = None
+    """`owner/name` of a data set, in the mirror or on the hub."""
+    config: str | None = None
+    """Configuration of the hub's data set."""
+    revision: str | None = None
+    """Commit of the hub's data set; may be left out for WikiText, whose revision is known."""
+    directory: str | None = None
+    """Folder with .txt (a document each), .jsonl and .parquet files (a document per row), below `train`, `validation`
+    and `test` or not; if not, a hash of each document puts 98 % in train and 1 % in either of the others."""
+    column: str = "text"
+    """Column or key of the text in parquet and jsonl."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("embedded", "hub", "directory") if getattr(self, name)]
+        if len(given) != 1:
+            raise DataError(
+                f"corpus: give exactly one of embedded, hub, directory (given: {', '.join(given) or 'none'})"
+            )
+        if self.hub and not self.config:
+            raise DataError(f"corpus: hub {self.hub} needs config, the name of its configuration")
+        if self.hub and not self._pinned():
+            raise DataError(f"corpus: hub {self.hub} needs revision, the commit to read")
+
+    def documents(self, split: str, mirror: Path | None) -> list[str]:
+        """The documents of a split in a fixed order; `DataError` when there is no text."""
+        assert split in SPLITS, split
+        if self.embedded:
+            from tasks import embedded
+
+            texts = embedded.documents(split)
+        elif self.hub:
+            rows = self._hub_split(split).column(self.column, mirror)
+            texts = wikitext.pages(rows) if self.hub == wikitext.REPO else rows
+        else:
+            texts = self._directory_documents(split)
+        if not (found := [text for text in texts if text.strip()]):
+            raise DataError(f"{self}: no text in split {split}")
+        return found
+
+    def fingerprint(self, mirror: Path | None) -> str:
+        """What text this is: a hash of the files at hand, else `hub:<repo>@<revision>`."""
+        if self.embedded:
+            from tasks import embedded
+
+            return embedded.fingerprint()
+        if self.hub:
+            return combined(self._hub_split(split).fingerprint(mirror) for split in ("train", "validation"))
+        return f"sha256:{digest(self._files(), self._root())}"
+
+    def check(self, mirror: Path | None) -> None:
+        """Raise `DataError` when the training or validation text cannot be had."""
+        if self.hub:
+            for split in ("train", "validation"):
+                self._hub_split(split).check(mirror)
+        elif self.directory:
+            self._files()
+
+    def __str__(self) -> str:
+        if self.embedded:
+            return "corpus embedded"
+        return f"corpus {self.hub} {self.config}" if self.hub else f"corpus {self.directory}"
+
+    def _pinned(self) -> str:
+        return self.revision or (wikitext.REVISION if self.hub == wikitext.REPO else "")
+
+    def _hub_split(self, split: str) -> HubSplit:
+        return HubSplit(repo=self.hub or "", config=self.config or "", split=split, revision=self._pinned())
+
+    def _root(self) -> Path:
+        return Path(self.directory or "").expanduser()
+
+    def _files(self) -> list[Path]:
+        """All text files, sorted by their path below the directory."""
+        files = sorted(path for path in self._root().rglob("*") if path.suffix in SUFFIXES and path.is_file())
+        if not files:
+            raise DataError(f"{self}: no {', '.join(SUFFIXES)} files there")
+        return files
+
+    def _directory_documents(self, split: str) -> list[str]:
+        files, root = self._files(), self._root()
+        if (root / "train").is_dir():
+            chosen = [file for file in files if file.relative_to(root).parts[0] == split]
+            return [text for file in chosen for text in self._read(file)]
+        return [text for file in files for text in self._read(file) if split_of(text) == split]
+
+    def _read(self, file: Path) -> Iterator[str]:
+        try:
+            if file.suffix == ".parquet":
+                import pyarrow.parquet as pq
+
+                yield from pq.read_table(file, columns=[self.column]).column(self.column).to_pylist()
+            elif file.suffix == ".jsonl":
+                for line in file.read_text(encoding="utf-8").splitlines():
+                    yield json.loads(line)[self.column]
+            else:
+                yield file.read_text(encoding="utf-8")
+        except KeyError as error:
+            raise DataError(f"{self}: {file.name} has no column {self.column!r}") from error
+        except ValueError as error:
+            raise DataError(f"{self}: {file.name} cannot be read: {error}") from error
+
+
+def split_of(document: str) -> str:
+    """The split a document belongs to, by a hash of its text: 98 % train, 1 % validation, 1 % test."""
+    bucket = int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big") % 100
+    return {98: "validation", 99: "test"}.get(bucket, "train")

@@ -1,0 +1,189 @@
+"""The nine tasks of GLUE, with their official metrics. Wang et al., arXiv 1804.07461, table 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from tasks.hub import HubSplit, combined
+from tasks.interface import Classification, DataError, Examples, Metric
+from tasks.scores import accuracy, f1, matthews, pearson, spearman
+
+REPO = "nyu-mll/glue"
+REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+
+ACCURACY = Metric(name="accuracy", unit="fraction", higher_is_better=True)
+F1 = Metric(name="f1", unit="fraction", higher_is_better=True)
+MATTHEWS = Metric(name="matthews", unit="correlation", higher_is_better=True)
+PEARSON = Metric(name="pearson", unit="correlation", higher_is_better=True)
+SPEARMAN = Metric(name="spearman", unit="correlation", higher_is_better=True)
+MISMATCHED = Metric(name="accuracy_mismatched", unit="fraction", higher_is_better=True)
+
+SCORES = {ACCURACY: accuracy, F1: f1, MATTHEWS: matthews, PEARSON: pearson, SPEARMAN: spearman}
+
+
+class Glue(Classification):
+    """A task of GLUE: a subclass says its configuration, its columns, its number of labels and its metrics."""
+
+    config: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")
+    num_labels = 2
+    metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY,)
+    splits: ClassVar[Mapping[str, tuple[str, ...]]] = {"train": ("train",), "validation": ("validation",)}
+    """Our split -> the data set's splits it is made of."""
+
+    def fingerprint(self, mirror: Path | None) -> str:
+        return combined(split.fingerprint(mirror) for split in self._hub_splits())
+
+    def check(self, mirror: Path | None) -> None:
+        for split in self._hub_splits():
+            split.check(mirror)
+
+    def examples(self, split: str, mirror: Path | None, limit: int | None = None) -> Examples:
+        assert split in self.splits, split
+        return sample(self._read(self.splits[split][0], mirror), limit)
+
+    def score(self, predictions: Sequence[float], labels: Sequence[float]) -> Mapping[str, float]:
+        return {metric.name: SCORES[metric](predictions, labels) for metric in self.metrics}
+
+    def _hub_splits(self) -> list[HubSplit]:
+        return [self._hub_split(name) for names in self.splits.values() for name in names]
+
+    def _hub_split(self, name: str) -> HubSplit:
+        return HubSplit(repo=REPO, config=self.config, split=name, revision=REVISION)
+
+    def _read(self, name: str, mirror: Path | None) -> Examples:
+        """All rows of one of the data set's splits; `DataError` for a label that the task does not have."""
+        split = self._hub_split(name)
+        texts = [split.column(column, mirror) for column in self.columns]
+        labels = split.column("label", mirror)
+        low, high = (0.0, 5.0) if self.num_labels == 1 else (0, self.num_labels - 1)
+        for row, label in enumerate(labels):
+            if not low <= label <= high:
+                raise DataError(f"{self.name}: label {label} in row {row} of {name}; expected {low} to {high}")
+        return Examples(first=texts[0], second=texts[1] if len(texts) > 1 else None, labels=labels)
+
+
+def sample(examples: Examples, limit: int | None) -> Examples:
+    """A fixed random subset of at most `limit` examples in their order."""
+    import numpy as np
+
+    if limit is None or limit >= len(examples):
+        return examples
+    kept = sorted(np.random.default_rng(0).permutation(len(examples))[:limit].tolist())
+    second = None if examples.second is None else [examples.second[row] for row in kept]
+    return Examples(
+        first=[examples.first[row] for row in kept], second=second, labels=[examples.labels[row] for row in kept]
+    )
+
+
+class Cola(Glue):
+    """Corpus of Linguistic Acceptability: is this sentence grammatical."""
+
+    name = "glue.cola.v1"
+    config = "cola"
+    columns = ("sentence",)
+    metrics = (MATTHEWS,)
+
+
+class Sst2(Glue):
+    """Stanford Sentiment Treebank: is this phrase positive."""
+
+    name = "glue.sst2.v1"
+    config = "sst2"
+    columns = ("sentence",)
+
+
+class Mrpc(Glue):
+    """Microsoft Research Paraphrase Corpus: do two sentences say the same."""
+
+    name = "glue.mrpc.v1"
+    config = "mrpc"
+    metrics = (F1, ACCURACY)
+
+
+class Qqp(Glue):
+    """Quora Question Pairs: do two questions ask the same."""
+
+    name = "glue.qqp.v1"
+    config = "qqp"
+    columns = ("question1", "question2")
+    metrics = (F1, ACCURACY)
+
+
+class Stsb(Glue):
+    """Semantic Textual Similarity Benchmark: how alike are two sentences, from 0 to 5."""
+
+    name = "glue.stsb.v1"
+    config = "stsb"
+    num_labels = 1
+    metrics = (PEARSON, SPEARMAN)
+
+
+class Mnli(Glue):
+    """Multi-Genre Natural Language Inference: entailment, neutral or contradiction.
+
+    The validation split is the matched examples followed by the mismatched ones (genres not seen in training), of n
+    examples min(9815, n / 2 rounded up) matched; `accuracy` is that of the matched part.
+    """
+
+    name = "glue.mnli.v1"
+    config = "mnli"
+    columns = ("premise", "hypothesis")
+    num_labels = 3
+    metrics = (ACCURACY, MISMATCHED)
+    splits: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "train": ("train",),
+        "validation": ("validation_matched", "validation_mismatched"),
+    }
+
+    def examples(self, split: str, mirror: Path | None, limit: int | None = None) -> Examples:
+        if split != "validation":
+            return super().examples(split, mirror, limit)
+        parts = [self._read(name, mirror) for name in self.splits[split]]
+        total = sum(len(part) for part in parts)
+        number = total if limit is None else min(limit, total)
+        matched = sample(parts[0], _matched(number))
+        mismatched = sample(parts[1], number - _matched(number))
+        assert matched.second is not None
+        assert mismatched.second is not None
+        return Examples(
+            first=[*matched.first, *mismatched.first],
+            second=[*matched.second, *mismatched.second],
+            labels=[*matched.labels, *mismatched.labels],
+        )
+
+    def score(self, predictions: Sequence[float], labels: Sequence[float]) -> Mapping[str, float]:
+        cut = _matched(len(labels))
+        return {
+            ACCURACY.name: accuracy(predictions[:cut], labels[:cut]),
+            MISMATCHED.name: accuracy(predictions[cut:], labels[cut:]),
+        }
+
+
+def _matched(number: int) -> int:
+    """How many of the first `number` validation examples of MNLI are matched ones."""
+    return min(9815, (number + 1) // 2)
+
+
+class Qnli(Glue):
+    """Question NLI, from SQuAD: does the sentence answer the question."""
+
+    name = "glue.qnli.v1"
+    config = "qnli"
+    columns = ("question", "sentence")
+
+
+class Rte(Glue):
+    """Recognising Textual Entailment, four years of it."""
+
+    name = "glue.rte.v1"
+    config = "rte"
+
+
+class Wnli(Glue):
+    """Winograd NLI: does the sentence hold with its pronoun replaced."""
+
+    name = "glue.wnli.v1"
+    config = "wnli"

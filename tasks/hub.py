@@ -1,0 +1,159 @@
+"""Finds data sets and models: in the mirror first, else on the Hugging Face hub at a pinned revision.
+
+A mirror is a directory with `datasets/<owner>/<name>/<config>/<split>-*.parquet` and `models/<owner>/<name>/`, the
+hub's own names. What is found in neither place is a `DataError` of one line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+from urllib.request import urlopen
+
+from tasks.interface import DataError
+
+TIMEOUT_S = 5.0
+"""How long an unreachable hub may take to be noticed."""
+MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model")
+"""Weights, configuration and tokenizer; never a pickle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSplit:
+    """One split of one configuration of a data set whose repository stores it as parquet files."""
+
+    repo: str
+    config: str
+    split: str
+    revision: str
+    """Commit of the repository, 40 hex digits; used where the mirror does not have the split."""
+
+    def files(self, mirror: Path | None) -> list[Path]:
+        """The parquet files in order; downloaded when neither the mirror nor the hub's cache has them."""
+        pattern = f"{self.config}/{self.split}-*.parquet"
+        if mirrored := self._mirrored(mirror):
+            return mirrored
+        directory, why = _snapshot(self.repo, "dataset", self.revision, (pattern,))
+        if files := sorted(directory.glob(pattern)) if directory else []:
+            return files
+        raise self._missing(mirror, why or "the hub's repository has no such parquet files")
+
+    def column(self, name: str, mirror: Path | None) -> list[Any]:
+        """All rows of one column."""
+        import pyarrow.parquet as pq
+
+        rows: list[Any] = []
+        for file in self.files(mirror):
+            columns = pq.read_schema(file).names
+            if name not in columns:
+                raise DataError(f"{self}: no column {name!r} in {file.name}; columns: {', '.join(columns)}")
+            rows += pq.read_table(file, columns=[name]).column(name).to_pylist()
+        return rows
+
+    def fingerprint(self, mirror: Path | None) -> str:
+        """`sha256:<digest of the mirror's files>`, else `hub:<repo>@<revision>`; nothing is downloaded."""
+        if mirrored := self._mirrored(mirror):
+            return f"sha256:{digest(mirrored, mirrored[0].parent)}"
+        return f"hub:{self.repo}@{self.revision}"
+
+    def check(self, mirror: Path | None) -> None:
+        """Raise `DataError` unless the mirror, the hub's cache or the reachable hub has the split."""
+        pattern = f"{self.config}/{self.split}-*.parquet"
+        if self._mirrored(mirror) or _cached(self.repo, "dataset", self.revision, (pattern,)):
+            return
+        if why := _unreachable(self.repo, "dataset", self.revision):
+            raise self._missing(mirror, why)
+
+    def _mirrored(self, mirror: Path | None) -> list[Path]:
+        if mirror is None:
+            return []
+        return sorted((mirror / "datasets" / self.repo / self.config).glob(f"{self.split}-*.parquet"))
+
+    def _missing(self, mirror: Path | None, why: str) -> DataError:
+        where = f"not in the mirror {mirror}" if mirror else "no mirror given (--mirror or WEIGHIN_MIRROR)"
+        return DataError(f"{self}: {where}, and {why}")
+
+    def __str__(self) -> str:
+        return f"data set {self.repo}, config {self.config}, split {self.split}"
+
+
+def combined(fingerprints: Iterable[str]) -> str:
+    """One fingerprint for several parts: the one they share, else a hash over all."""
+    parts = list(fingerprints)
+    if len(set(parts)) == 1:
+        return parts[0]
+    return f"sha256:{hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
+
+
+def digest(files: list[Path], root: Path) -> str:
+    """SHA-256 over the contents of files and their paths below `root`, in the order given."""
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{file.relative_to(root).as_posix()} {content}\n".encode())
+    return total.hexdigest()
+
+
+def model_directory(model_id: str, revision: str | None, mirror: Path | None) -> Path:
+    """A local directory with the model's configuration, safetensors and tokenizer; `DataError` when there is none."""
+    if mirror is not None and (mirror / "models" / model_id / "config.json").is_file():
+        return mirror / "models" / model_id
+    directory, why = _snapshot(model_id, "model", revision, MODEL_FILES)
+    if directory is not None and (directory / "config.json").is_file():
+        return directory
+    where = f"not in the mirror {mirror}" if mirror else "no mirror given (--mirror or WEIGHIN_MIRROR)"
+    raise DataError(f"model {model_id}: {where}, and {why or 'the hub has no config.json for it'}")
+
+
+Kind = Literal["dataset", "model"]
+
+
+def _snapshot(repo: str, kind: Kind, revision: str | None, patterns: tuple[str, ...]) -> tuple[Path | None, str]:
+    """Directory of the repository's files that match, or None and why."""
+    from huggingface_hub import snapshot_download
+
+    if cached := _cached(repo, kind, revision, patterns):
+        return cached, ""
+    if why := _unreachable(repo, kind, revision):
+        return None, why
+    try:
+        found = snapshot_download(
+            repo, repo_type=kind, revision=revision, allow_patterns=list(patterns), etag_timeout=TIMEOUT_S
+        )
+    except OSError as error:
+        return None, f"the download from the hub failed ({_first_line(error)})"
+    return Path(found), ""
+
+
+def _cached(repo: str, kind: Kind, revision: str | None, patterns: tuple[str, ...]) -> Path | None:
+    """The hub cache's copy, when it has files that match every pattern that needs one (the first)."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = Path(snapshot_download(repo, repo_type=kind, revision=revision, local_files_only=True))
+    except OSError:
+        return None
+    return found if next(found.glob(patterns[0]), None) else None
+
+
+def _unreachable(repo: str, kind: Kind, revision: str | None) -> str:
+    """Why the hub cannot serve the revision, or nothing when it can; takes `TIMEOUT_S` at most."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "the hub may not be asked (HF_HUB_OFFLINE is set)"
+    url = f"{constants.ENDPOINT}/api/{kind}s/{repo}/revision/{quote(revision or 'main', safe='')}"
+    try:
+        with urlopen(url, timeout=TIMEOUT_S):
+            return ""
+    except OSError as error:
+        return f"the hub cannot serve it ({_first_line(error)})"
+
+
+def _first_line(error: OSError) -> str:
+    return str(error).partition("\n")[0]
