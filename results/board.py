@@ -1,0 +1,165 @@
+"""The leaderboard, computed from the store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from math import isfinite
+
+from results.cost import count_users, share
+from results.errors import StoreError
+from results.load import age_key, choose
+from results.model import Board, Column, Group, Row, Seed, Tab
+from results.ranking import mark_front, rank
+from results.reader import Reader
+from results.record import Record
+from results.scores import Evidence, gather, score
+
+RECIPES = ("shared", "paper", "none")
+"""The order of the groups in a tab."""
+REFERENCE = "identity"
+
+
+def board(reader: Reader, sweep: str | None = None) -> Board:
+    """The board of one sweep, or of everything in the store.
+
+    A tab per (teacher, budget); rows of different recipe kinds are in separate groups and never ranked together, nor
+    are `shared` recipes that differ. Raises `StoreError` on records that cannot be read.
+    """
+    everything = reader.records()
+    records = choose(everything, sweep)
+    if not records:
+        return Board(sweep, message=_nothing(sweep, {record.sweep for record in everything}))
+    rows, evidence = build_rows(records, reader)
+    tabs = []
+    for teacher in sorted({row.teacher for row in rows}):
+        own = [row for row in rows if row.teacher == teacher]
+        front = {row.id: row for group in _groups(own) for row in mark_front(group.rows, _columns(own, evidence))}
+        tabs += _tabs(teacher, [front.get(row.id, row) for row in own], evidence)
+    return Board(sweep, tuple(tabs))
+
+
+def build_rows(
+    records: Sequence[Record], reader: Reader, *, main_only: bool = True
+) -> tuple[list[Row], dict[str, Evidence]]:
+    """Every row with its scores, not ranked yet, and the samples behind them; `records` are sorted by row and seed."""
+    users = count_users(records)
+    rows, evidence = [], {}
+    for name, members in groupby(records, key=lambda record: record.row):
+        cells = list(members)
+        evidence[name] = gather(cells, reader, main_only=main_only)
+        rows.append(_row(cells, evidence[name], users))
+    return rows, evidence
+
+
+def _nothing(sweep: str | None, known: set[str]) -> str:
+    if not known:
+        return f"No results yet. Run: weighin run{f' {sweep}' if sweep else ''}"
+    from difflib import get_close_matches
+
+    close = get_close_matches(sweep or "", sorted(known), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"sweeps here: {', '.join(sorted(known))}"
+    return f"No results of sweep {sweep!r} in this store; {hint}"
+
+
+def _row(cells: Sequence[Record], evidence: Evidence, users: Mapping[tuple[str, str], int]) -> Row:
+    newest = max(cells, key=age_key)
+    complete = [cell for cell in cells if cell.status == "complete"]
+    shown = max(complete, key=age_key) if complete else newest
+    if len({(c.cell.teacher, c.cell.method, c.cell.budget, c.cell.recipe, c.cell.recipe_digest) for c in cells}) > 1:
+        raise StoreError(f"row {newest.row}: its records describe different cells; the store mixes two row ids")
+    status, reason = _outcome(cells)
+    return Row(
+        id=newest.row,
+        teacher=shown.cell.teacher,
+        method=shown.cell.method,
+        fields=shown.cell.fields,
+        budget=shown.cell.budget,
+        recipe=shown.cell.recipe,
+        recipe_digest=shown.cell.recipe_digest,
+        sweep=newest.sweep,
+        status=status,
+        reason=reason,
+        seeds=tuple(_seed(cell) for cell in cells),
+        scores=score(evidence),
+        size=shown.size,
+        speed=shown.speed,
+        cost=share(cells, users),
+    )
+
+
+def _seed(cell: Record) -> Seed:
+    reason = cell.reason or (cell.failure.reason if cell.failure else "")
+    return Seed(cell.cell.seed, cell.status, reason, cell.failure, cell.curve, cell.stages, cell.provenance)
+
+
+def _outcome(cells: Sequence[Record]) -> tuple[str, str]:
+    """A row is complete when every seed is: the mean over the seeds that survived would flatter it."""
+    for status in ("failed", "skipped"):
+        bad = [_seed(cell) for cell in cells if cell.status == status]
+        if bad:
+            reasons = sorted({seed.reason for seed in bad})
+            which = "" if len(bad) == len(cells) else f"seed {', '.join(str(seed.seed) for seed in bad)}: "
+            return status, which + "; ".join(reasons)
+    return "complete", ""
+
+
+def _tabs(teacher: str, rows: Sequence[Row], evidence: Mapping[str, Evidence]) -> list[Tab]:
+    references = [row for row in rows if row.budget is None]
+    references.sort(key=lambda row: (row.method != REFERENCE, row.method, row.id))
+    budgets = sorted({row.budget for row in rows if row.budget is not None}, key=_budget_key)
+    tabs = []
+    for budget in budgets or [""]:
+        members = [row for row in rows if row.budget == budget]
+        columns = _columns([*references, *members], evidence)
+        groups, comparisons = rank(_groups(members), columns, evidence)
+        ordered = [Group(g.recipe, tuple(sorted(g.rows, key=lambda row: _order(row, columns)))) for g in groups]
+        notes = _notes([*references, *members])
+        tabs.append(Tab(teacher, budget, columns, tuple(references), tuple(ordered), tuple(comparisons), notes))
+    return tabs
+
+
+def _budget_key(budget: str) -> tuple[str, float, str]:
+    """By unit, then from large to small."""
+    unit, _, value = budget.partition("=")
+    try:
+        return unit, -float(value), budget
+    except ValueError:
+        return unit, 0.0, budget
+
+
+def _columns(rows: Iterable[Row], evidence: Mapping[str, Evidence]) -> tuple[Column, ...]:
+    found = {column for row in rows for column in evidence[row.id].samples if column.main and column.when == "final"}
+    return tuple(sorted(found, key=lambda column: (column.higher_is_better, column.key)))
+
+
+def _groups(rows: Iterable[Row]) -> list[Group]:
+    """One group per recipe kind; `shared` recipes are split by digest, since only equal training is comparable."""
+    members: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.budget is not None:
+            digest = row.recipe_digest if row.recipe == "shared" else ""
+            members.setdefault((row.recipe, digest), []).append(row)
+    several = sum(recipe == "shared" for recipe, _ in members) > 1
+    order = sorted(members, key=lambda key: (RECIPES.index(key[0]) if key[0] in RECIPES else len(RECIPES), key))
+    return [
+        Group(f"{recipe} {digest[:8]}" if digest and several else recipe, tuple(members[recipe, digest]))
+        for recipe, digest in order
+    ]
+
+
+def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
+    """Complete rows first, by the first column's mean; rank ranges, not this order, say who is better."""
+    value = float("inf")
+    if columns and (found := row.scores.get(columns[0].key)) is not None and isfinite(found.summary.value):
+        value = -found.summary.value if columns[0].higher_is_better else found.summary.value
+    return row.status != "complete", value, row.method, row.id
+
+
+def _notes(rows: Iterable[Row]) -> tuple[str, ...]:
+    teachers = {seed.stages["teacher"] for row in rows for seed in row.seeds if "teacher" in seed.stages}
+    if len(teachers) > 1:
+        return (
+            f"{len(teachers)} different builds of this teacher stand in this tab; run the sweep again to align them",
+        )
+    return ()

@@ -1,0 +1,84 @@
+"""Numbers and names as a reader sees them; shared by every rendering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import floor, isfinite, log10
+
+from results.model import Column, Row, Score
+from results.statistics import Summary
+
+LEGEND = (
+    "Intervals are 95 % and cover training seeds and test items unless marked: i = items only (one seed), "
+    "s = seeds only (no items stored), · = no interval. "
+    "#a–b is the range of ranks the data allow (paired tests, Holm-corrected); overlapping ranges may be ties. "
+    "◆ = on the Pareto front: nothing of at most its size is better. Recipe kinds are not ranked against each other."
+)
+MARKS = {"seeds and items": "", "items only": " i", "seeds only": " s"}
+
+
+def digits(summary: Summary) -> int:
+    """Decimals that show two significant digits of the interval's half-width, or four of the value without one."""
+    width = 0.0 if summary.low is None or summary.high is None else (summary.high - summary.low) / 2
+    scale = width / 10 if width > 0 else abs(summary.value) / 1000
+    return min(6, max(0, -floor(log10(scale)))) if isfinite(scale) and scale > 0 else 2
+
+
+def value(summary: Summary) -> str:
+    """`32.41`"""
+    return f"{summary.value:.{digits(summary)}f}" if isfinite(summary.value) else str(summary.value)
+
+
+def interval(summary: Summary) -> str:
+    """`31.98–32.85 i`; the letter says what the interval leaves out."""
+    if summary.low is None or summary.high is None:
+        return "·"
+    places = digits(summary)
+    return f"{summary.low:.{places}f}–{summary.high:.{places}f}{MARKS.get(summary.basis, '')}"
+
+
+def ranks(score: Score) -> str:
+    """`#1–3`, `#2`, or nothing for a row that is not ranked."""
+    if score.rank is None:
+        return ""
+    best, worst = score.rank
+    return f"#{best}" if best == worst else f"#{best}–{worst}"
+
+
+def cell(row: Row, column: Column) -> str:
+    """One cell of a text table: value, interval, rank range and Pareto mark."""
+    score = row.scores.get(column.key)
+    if score is None:
+        return "–"
+    parts = [value(score.summary), f"[{interval(score.summary)}]", ranks(score), "◆" if score.pareto else ""]
+    return " ".join(part for part in parts if part)
+
+
+def count(number: float) -> str:
+    """`124.4M`: three to four significant digits and a suffix."""
+    for limit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit:
+            return f"{number / limit:.4g}{suffix}"
+    return f"{number:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3.5 min`, `2.1 h`."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+def titles(columns: Sequence[Column]) -> dict[str, str]:
+    """Column key -> heading: protocol and metric, and the end of the data fingerprint where two columns differ in it."""
+    plain = {column.key: f"{column.protocol} {column.metric}" for column in columns}
+    return {
+        column.key: plain[column.key]
+        + (f" @{column.data[-8:]}" if list(plain.values()).count(plain[column.key]) > 1 else "")
+        for column in columns
+    }
+
+
+def status(row: Row) -> str:
+    """`complete`, or the status with its reason."""
+    return f"{row.status}: {row.reason}" if row.reason else row.status

@@ -1,0 +1,95 @@
+"""One measurement of one seed, together with the items it was made of."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from results.influence import Columns, Floats, candidates
+from results.reader import Reader
+from results.record import Measured
+
+Scale = Literal["linear", "log", "proportion"]
+
+AGREEMENT = 1e-5
+"""Items explain a recorded value when they reproduce it to this relative error."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A value on the scale it is compared on, and what each item contributed.
+
+    `items` and `influence_N` are aligned; both are None when the items are absent, and `missing` says why.
+    """
+
+    value: float
+    scale: Scale = "linear"
+    items: NDArray[Any] | None = None
+    influence_N: Floats | None = None
+    missing: str = ""
+
+
+def scale_of(metric: str) -> Scale:
+    """Perplexities are compared as log perplexity: equal ratios are equal differences."""
+    return "log" if "perplexity" in metric or "ppl" in metric else "linear"
+
+
+def to_scale(value: float, scale: Scale) -> float:
+    """The number that is averaged and compared; NaN where the logarithm does not exist."""
+    if scale != "log":
+        return value
+    return float(np.log(value)) if value > 0 else float("nan")
+
+
+def from_scale(value: float, scale: Scale) -> float:
+    """Back to the metric's own unit."""
+    return float(np.exp(value)) if scale == "log" else value
+
+
+def sample(measured: Measured, reader: Reader) -> Sample:
+    """Read a measurement's items and check that they reproduce its value; without them, the value alone."""
+    scale = scale_of(measured.metric)
+    value = to_scale(measured.value, scale)
+    columns, missing = _read(measured, reader)
+    if columns is None:
+        return Sample(value, scale, missing=missing)
+    for estimate, influence_N in candidates(measured.metric, columns):
+        for unit in (1.0, 100.0):
+            if abs(unit * estimate - value) <= AGREEMENT * max(abs(value), 1e-3):
+                if _is_proportion(measured.metric, columns) and unit == 1.0:
+                    scale = "proportion"
+                return Sample(value, scale, columns["item"], unit * influence_N)
+    return Sample(value, scale, missing="items do not reproduce the value")
+
+
+def _is_proportion(metric: str, columns: Columns) -> bool:
+    return "acc" in metric and "f1" not in metric and "correct" in columns
+
+
+def _read(measured: Measured, reader: Reader) -> tuple[Columns | None, str]:
+    if measured.items_path is None:
+        return None, "no items stored"
+    try:
+        data = reader.read_bytes(measured.items_path)
+    except FileNotFoundError:
+        return None, "items file is gone"
+    if measured.items_sha256 is not None and hashlib.sha256(data).hexdigest() != measured.items_sha256:
+        return None, "items file is damaged"
+    columns = _columns(data)
+    if "item" not in columns or len(columns["item"]) < 2:
+        return None, "fewer than two items"
+    if len(np.unique(columns["item"])) < len(columns["item"]):
+        return None, "items are not distinct"
+    return columns, ""
+
+
+def _columns(data: bytes) -> Columns:
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(io.BytesIO(data))
+    return {name: table.column(name).to_numpy() for name in table.column_names}

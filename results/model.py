@@ -1,0 +1,156 @@
+"""What a board is: plain dataclasses that every rendering reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from results.record import Failure, SizeCard, SpeedCard
+from results.statistics import Summary
+
+
+@dataclass(frozen=True)
+class Column:
+    """One main metric of one protocol version on one data set; nothing else is ever put in this column."""
+
+    protocol: str
+    metric: str
+    data: str
+    """Fingerprint or revision of the data."""
+    unit: str
+    higher_is_better: bool
+    when: str = "final"
+    """`final` or `before_training`."""
+    main: bool = True
+
+    @property
+    def key(self) -> str:
+        """Unique on a board."""
+        return "|".join((self.protocol, self.metric, self.data, self.when))
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better."""
+        return "↑" if self.higher_is_better else "↓"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row in one column."""
+
+    summary: Summary
+    by_seed: Mapping[int, float]
+    before: Summary | None = None
+    """The same metric before training, when it was measured."""
+    rank: tuple[int, int] | None = None
+    """Best and worst rank that the data allow; overlapping ranges may be ties. None when the row is not ranked."""
+    tied: tuple[str, ...] = ()
+    """Rows of the same group that are not separable from this one."""
+    pareto: bool = False
+    """No other row of the same teacher and recipe kind is better at no more parameters (2 % slack)."""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """How one cell ended."""
+
+    seed: int
+    status: str
+    reason: str
+    failure: Failure | None
+    curve: Sequence[Mapping[str, float]]
+    stages: Mapping[str, str]
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a row took over all its seeds and attempts, its share of shared stages included."""
+
+    worker_s: float
+    tokens: float
+    flops: float
+    worker_s_by_stage: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the leaderboard: the cells that are equal but for the seed."""
+
+    id: str
+    teacher: str
+    method: str
+    fields: Mapping[str, Any]
+    budget: str | None
+    recipe: str
+    recipe_digest: str
+    sweep: str
+    status: str
+    """`complete`, `failed` (a seed failed), or `skipped`; only complete rows are ranked."""
+    reason: str
+    seeds: Sequence[Seed]
+    scores: Mapping[str, Score]
+    """Column key -> score."""
+    size: SizeCard | None
+    speed: SpeedCard | None
+    cost: Cost
+
+    @property
+    def label(self) -> str:
+        """`low_rank (layers=mlp)`."""
+        fields = ", ".join(f"{name}={value}" for name, value in sorted(self.fields.items()))
+        return f"{self.method} ({fields})" if fields else self.method
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one recipe kind: the only rows that are ranked against each other."""
+
+    recipe: str
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rows of one group in one column."""
+
+    column: str
+    a: str
+    b: str
+    difference: float
+    """a - b; for a perplexity the logarithm of a / b."""
+    low: float | None
+    high: float | None
+    p_value: float | None
+    p_holm: float | None
+    """Adjusted over all tested pairs of the tab in this column."""
+    basis: str
+
+
+@dataclass(frozen=True)
+class Tab:
+    """One teacher at one budget."""
+
+    teacher: str
+    budget: str
+    columns: Sequence[Column]
+    references: Sequence[Row]
+    """Rows that ignore budgets: the teacher itself first. Not ranked."""
+    groups: Sequence[Group]
+    comparisons: Sequence[Comparison]
+    notes: Sequence[str] = ()
+
+    @property
+    def rows(self) -> list[Row]:
+        """References first, then the groups in order."""
+        return [*self.references, *(row for group in self.groups for row in group.rows)]
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard; `message` is what to tell a reader who finds it empty."""
+
+    sweep: str | None
+    tabs: Sequence[Tab] = field(default_factory=tuple)
+    message: str = ""

@@ -1,0 +1,66 @@
+"""From a row's records to its summaries, one per column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from results.items import Sample, sample
+from results.model import Column, Score
+from results.reader import Reader
+from results.record import Measured, Record
+from results.statistics import summarise
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A row's samples: column -> seed -> sample, with the recorded values beside them."""
+
+    samples: Mapping[Column, Mapping[int, Sample]]
+    values: Mapping[Column, Mapping[int, float]]
+
+
+def column_of(measured: Measured) -> Column:
+    """The column that a measurement belongs to."""
+    return Column(
+        protocol=measured.protocol,
+        metric=measured.metric,
+        data=measured.data,
+        unit=measured.unit,
+        higher_is_better=measured.higher_is_better,
+        when=measured.when,
+        main=measured.main,
+    )
+
+
+def gather(records: Iterable[Record], reader: Reader, *, main_only: bool) -> Evidence:
+    """Read the measurements of one row's complete records; `main_only` leaves the other metrics' items unread."""
+    samples: dict[Column, dict[int, Sample]] = {}
+    values: dict[Column, dict[int, float]] = {}
+    for record in records:
+        if record.status != "complete":
+            continue
+        for measured in record.measured:
+            if measured.main or not main_only:
+                column, seed = column_of(measured), record.cell.seed
+                samples.setdefault(column, {})[seed] = sample(measured, reader)
+                values.setdefault(column, {})[seed] = measured.value
+    return Evidence(samples, values)
+
+
+def score(evidence: Evidence) -> dict[str, Score]:
+    """Summaries of every final column, with the same metric before training beside it; not ranked yet."""
+    before = {
+        (column.protocol, column.metric, column.data): summarise(list(by_seed.values()))
+        for column, by_seed in evidence.samples.items()
+        if column.when == "before_training"
+    }
+    return {
+        column.key: Score(
+            summary=summarise(list(by_seed.values())),
+            by_seed=evidence.values[column],
+            before=before.get((column.protocol, column.metric, column.data)),
+        )
+        for column, by_seed in evidence.samples.items()
+        if column.when == "final"
+    }

@@ -1,0 +1,147 @@
+"""One row, or one seed of it, in full."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from results.board import build_rows
+from results.errors import StoreError
+from results.formatting import count, duration, interval, status, value
+from results.json_view import column_json, render, row_json
+from results.load import choose
+from results.model import Column, Row, Seed
+from results.reader import Reader
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row with every metric it has, main or not; with `ROW#seed`, of that seed alone."""
+
+    row: Row
+    columns: tuple[Column, ...]
+
+
+def show(reader: Reader, target: str) -> Shown:
+    """Find `ROW` or `ROW#seed`; raises `StoreError` with the nearest id when there is none.
+
+    A stage's cost is split over all the cells in the store that use it, as on the board of everything.
+    """
+    name, _, seed = target.partition("#")
+    records = choose(reader.records())
+    own = [record for record in records if record.row == name and seed in ("", str(record.cell.seed))]
+    if not own:
+        raise StoreError(_unknown(target, [r.id if seed else r.row for r in records]))
+    wanted = {record.id for record in own}
+    bare = [
+        r if r.id in wanted else r.model_copy(update={"measured": []}) for r in records if r.row != name or r in own
+    ]
+    rows, evidence = build_rows(bare, reader, main_only=False)
+    row = next(row for row in rows if row.id == name)
+    columns = sorted(
+        (column for column in evidence[name].samples if column.when == "final"),
+        key=lambda column: (not column.main, column.key),
+    )
+    return Shown(row, tuple(columns))
+
+
+def _unknown(target: str, known: list[str]) -> str:
+    if not known:
+        return f"no row {target!r}: the store has no results yet; run: weighin run"
+    close = get_close_matches(target, sorted(set(known)), n=1, cutoff=0.3)
+    return f"no row {target!r}" + (f"; did you mean {close[0]!r}?" if close else "; weighin board lists the rows")
+
+
+def as_json(shown: Shown) -> str:
+    """The row as in the board's JSON, with failures and loss curves."""
+    seeds = {
+        str(s.seed): {"failure": s.failure.model_dump() if s.failure else None, "curve": list(s.curve)}
+        for s in shown.row.seeds
+    }
+    return render({**row_json(shown.row), "columns": [column_json(c) for c in shown.columns], "training": seeds})
+
+
+def as_terminal(shown: Shown) -> RenderableType:
+    """A rich renderable; texts of records are never read as console markup."""
+    from rich.console import Group
+    from rich.text import Text
+
+    row = shown.row
+    parts: list[RenderableType] = [Text(f"{row.id}  {row.label}", style="bold"), _pairs("cell", _cell(row))]
+    if shown.columns:
+        parts.append(_measurements(shown))
+    if row.size:
+        parts.append(_pairs("size", _size(row)))
+    if row.speed:
+        parts.append(_pairs("speed", {name: f"{item}" for name, item in row.speed.model_dump().items()}))
+    stages = {name: duration(seconds) for name, seconds in row.cost.worker_s_by_stage.items()}
+    total = {"total": f"{duration(row.cost.worker_s)}, {count(row.cost.tokens)} tokens, {count(row.cost.flops)} FLOPs"}
+    parts.append(_pairs("cost (worker time, shared stages split)", stages | total))
+    parts += [part for seed in row.seeds for part in _seed(seed)]
+    return Group(*parts)
+
+
+def _cell(row: Row) -> dict[str, str]:
+    return {
+        "teacher": row.teacher,
+        "method": row.label,
+        "budget": row.budget or "none",
+        "recipe": f"{row.recipe} {row.recipe_digest}",
+        "sweep": row.sweep,
+        "seeds": ", ".join(str(seed.seed) for seed in row.seeds),
+        "status": status(row),
+    }
+
+
+def _size(row: Row) -> dict[str, str]:
+    assert row.size is not None
+    card = row.size.model_dump()
+    fraction = card.pop("params_fraction")
+    return {"params": f"{card.pop('params'):,} ({fraction:.4f} of the teacher)"} | {
+        name: f"{number:,}" for name, number in card.items()
+    }
+
+
+def _measurements(shown: Shown) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="measurements", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("protocol", "metric", "value", "95 % interval", "basis", "before training", "data"):
+        table.add_column(name, justify="right" if name in ("value", "before training") else "left")
+    for column in shown.columns:
+        score = shown.row.scores[column.key]
+        summary = score.summary
+        basis = f"{summary.basis} ({summary.seeds} seeds, {summary.items} items)"
+        before = value(score.before) if score.before else ""
+        texts = [column.protocol, f"{column.metric} {column.arrow} {column.unit}", value(summary), interval(summary)]
+        texts += [f"{basis}: {summary.note}" if summary.note else basis, before, column.data]
+        table.add_row(*(Text(text) for text in texts))
+    return table
+
+
+def _seed(seed: Seed) -> list[RenderableType]:
+    from rich.text import Text
+
+    facts: dict[str, Any] = {**seed.provenance, **{f"stage {name}": key for name, key in seed.stages.items()}}
+    parts: list[RenderableType] = [_pairs(f"seed {seed.seed}: {seed.status}", {k: str(v) for k, v in facts.items()})]
+    if seed.failure:
+        failure = seed.failure
+        parts.append(Text(f"{failure.stage} failed ({failure.failure_class}): {failure.reason}", style="red"))
+        parts += [Text(failure.log_tail, style="dim")] if failure.log_tail else []
+    return parts
+
+
+def _pairs(title: str, pairs: dict[str, str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, text in pairs.items():
+        table.add_row(Text(name, style="dim"), Text(text))
+    return table
