@@ -1,0 +1,196 @@
+"""The vocabulary-sized loss terms, computed in chunks of positions from hidden states.
+
+Shape suffixes: N positions of a micro-batch, D width of a hidden state, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.stage import StageFailure
+from methods.recipe import Losses
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CHUNK_ELEMENTS = 2**20
+"""Logits of one model that exist at once: a chunk has this many divided by V positions."""
+
+
+def vocabulary_loss(
+    student_ND: Tensor,
+    student_weight_VD: Tensor,
+    student_bias_V: Tensor | None,
+    targets_N: Tensor,
+    *,
+    teacher_ND: Tensor | None = None,
+    teacher_weight_VD: Tensor | None = None,
+    teacher_bias_V: Tensor | None = None,
+    ce: float,
+    kd: float,
+    temperature: float,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """ce * CE + kd * T^2 KL(teacher || student), and the two terms by themselves (detached), as means over positions.
+
+    With z = h W^T + b, p = softmax(z), and p_T, q_T the student's and teacher's softmax at temperature T:
+
+        CE = -log p[target]      T^2 KL = T^2 sum_v q_T (log q_T - log p_T)
+        dloss/dz = ce (p - onehot(target)) + kd T (p_T - q_T)
+
+    The gradient is applied to hidden states, weight and bias chunk by chunk during the forward pass, so that logits
+    (N x V) of either model never exist at once, and nothing is computed twice. Gradients reach whatever the weight was
+    computed from. Terms with weight zero are not computed (reported as 0).
+    """
+    values: tuple[Tensor, Tensor, Tensor] = _VocabularyLoss.apply(  # type: ignore[no-untyped-call]
+        student_ND, student_weight_VD, student_bias_V, targets_N, teacher_ND, teacher_weight_VD, teacher_bias_V,
+        ce, kd, temperature, chunk or max(1, CHUNK_ELEMENTS // student_weight_VD.shape[0]),
+    )  # fmt: skip
+    return values
+
+
+class _VocabularyLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, student, weight, bias, targets, teacher, t_weight, t_bias, ce, kd, temperature, chunk):  # type: ignore[no-untyped-def]
+        count = len(targets)
+        sums = torch.zeros(
+            2, dtype=torch.float64 if student.device.type == "cpu" else torch.float32, device=student.device
+        )
+        grad_student = torch.empty_like(student)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias) if bias is not None else None
+        for start in range(0, count, chunk):
+            part = slice(start, start + chunk)
+            logits = F.linear(student[part], weight, bias)
+            teacher_logits = F.linear(teacher[part], t_weight, t_bias) if kd else None
+            grad = _chunk(logits, targets[part], teacher_logits, ce, kd, temperature, sums).div_(count)
+            grad = grad.to(student.dtype)
+            torch.mm(grad, weight, out=grad_student[part])
+            if grad_weight is not None:
+                grad_weight.addmm_(grad.t(), student[part])
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+        ctx.save_for_backward(grad_student, grad_weight, grad_bias)
+        terms = (sums / count).to(torch.promote_types(student.dtype, torch.float32))
+        cross_entropy, divergence = terms.unbind()
+        total = ce * cross_entropy + kd * divergence
+        parts = cross_entropy.clone(), divergence.clone()
+        ctx.mark_non_differentiable(*parts)
+        return total, *parts
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+        grads = (None if saved is None else saved * grad.to(saved.dtype) for saved in ctx.saved_tensors)
+        return *grads, *(None,) * 8
+
+
+def _chunk(
+    logits: Tensor,
+    targets: Tensor,
+    teacher_logits: Tensor | None,
+    ce: float,
+    kd: float,
+    temperature: float,
+    sums: Tensor,
+) -> Tensor:
+    """Add the chunk's CE and T^2 KL to `sums`; return dloss/dlogits of the chunk's summed loss."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    grad = None
+    if teacher_logits is not None:
+        log_q = F.log_softmax(teacher_logits.to(logits.dtype).div_(temperature), -1)
+        log_p = F.log_softmax(logits / temperature, -1)
+        q = log_q.exp()
+        sums[1] += temperature**2 * torch.dot(q.flatten(), log_q.sub_(log_p).flatten())
+        grad = log_p.exp_().sub_(q).mul_(kd * temperature)
+    if ce:
+        log_p = F.log_softmax(logits, -1)
+        index = targets[:, None]
+        sums[0] -= log_p.gather(1, index).sum()
+        by_ce = log_p.exp_()
+        by_ce.scatter_add_(1, index, by_ce.new_full((1, 1), -1.0).expand_as(index))
+        grad = by_ce.mul_(ce) if grad is None else grad.add_(by_ce, alpha=ce)
+    return torch.zeros_like(logits) if grad is None else grad
+
+
+class VocabularyLoss(nn.Module):
+    """CE and distillation over the vocabulary, from the hidden states of a student and a teacher (None without kd).
+
+    `parameters_read` are the parameters that the student's head weight is computed from. They belong to other modules,
+    and an engine that partitions parameters must gather them around this module's forward and backward passes.
+    """
+
+    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | None, losses: Losses) -> None:
+        super().__init__()
+        self._models = (student, teacher)
+        self._losses = losses
+        weight_VD, bias_V = head_weight(student)
+        self.parameters_read = _leaves(weight_VD) + ([] if bias_V is None else _leaves(bias_V))
+        if teacher is not None and len(head_weight(teacher)[0]) != len(weight_VD):
+            raise StageFailure(
+                f"kd: the student's vocabulary has {len(weight_VD)} tokens, the teacher's {len(head_weight(teacher)[0])}"
+            )
+
+    def forward(
+        self, student_BTD: Tensor, targets_BT: Tensor, teacher_BTD: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The weighted loss, and its CE and T^2 KL, detached; means over all positions."""
+        student, teacher = self._models
+        t_weight_VD = t_bias_V = None
+        if teacher is not None:
+            with torch.no_grad():
+                t_weight_VD, t_bias_V = head_weight(teacher)
+        return vocabulary_loss(
+            student_BTD.flatten(0, 1),
+            *head_weight(student),
+            targets_BT.flatten(),
+            teacher_ND=None if teacher_BTD is None else teacher_BTD.flatten(0, 1),
+            teacher_weight_VD=t_weight_VD,
+            teacher_bias_V=t_bias_V,
+            ce=self._losses.ce,
+            kd=self._losses.kd if teacher is not None else 0.0,
+            temperature=self._losses.temperature,
+        )
+
+
+def head_weight(model: PreTrainedModel) -> tuple[Tensor, Tensor | None]:
+    """Dense weight (V, D) and bias (V) or None of the output head, connected to the parameters they are made of."""
+    head = model.get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    bias = getattr(head, "bias", None)
+    if isinstance(weight, Tensor) and weight.ndim == 2:
+        return weight, bias if isinstance(bias, Tensor) else None
+    raise StageFailure(f"the output head {type(head).__name__} has no `weight` of shape (vocabulary, width)")
+
+
+@torch.no_grad()
+def check_head(model: PreTrainedModel, side: str) -> None:
+    """Raise `StageFailure` unless logits are `hidden weight^T + bias` of the head: what the chunked loss computes."""
+    input_ids = torch.arange(4, device=model.device)[None]
+    hidden_BTD = model.base_model(input_ids=input_ids, use_cache=False)[0]
+    expected = model(input_ids=input_ids, use_cache=False).logits
+    weight_VD, bias_V = head_weight(model)
+    linear = F.linear(hidden_BTD, weight_VD, bias_V)
+    if linear.shape != expected.shape or not torch.allclose(linear, expected, rtol=1e-3, atol=1e-3):
+        raise StageFailure(f"the {side}'s logits are not a linear map of its last hidden states by its head's weight")
+
+
+def _leaves(tensor: Tensor) -> list[nn.Parameter]:
+    """The parameters that a tensor was computed from."""
+    if tensor.grad_fn is None:
+        return [tensor] if isinstance(tensor, nn.Parameter) else []
+    found: dict[int, nn.Parameter] = {}
+    seen, pending = set(), [tensor.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found[id(variable)] = variable
+        pending.extend(parent for parent, _ in node.next_functions)
+    return list(found.values())
