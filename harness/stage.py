@@ -48,6 +48,10 @@ class Execution:
     """Keep optimiser state in host memory (ZeRO 1-3 on GPU)."""
     activation_checkpointing: bool = False
     checkpoint_every_s: float = 60.0
+    alone: bool = False
+    """Runs while nothing else does: for stages that measure time."""
+    deepspeed: Mapping[str, Any] = field(default_factory=dict)
+    """Raw DeepSpeed keys that say where and how, not what (`harness.execution_keys`)."""
 
 
 @dataclass(frozen=True)

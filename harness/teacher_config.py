@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import SpecError, nearest
 from harness.spec import Teacher
-from tasks.hub import model_directory, model_fingerprint
+from tasks.hub import check_model, model_directory, model_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -88,6 +88,14 @@ def teacher_fingerprint(teacher: Teacher, mirror: Path | None) -> str:
         directory = existing_directory(teacher.directory)
         return _files_digest(tuple(sorted([*directory.glob("*.json"), *directory.glob("*.safetensors")])))
     return model_fingerprint(str(teacher.model), teacher.revision, mirror)
+
+
+def check_teacher(teacher: Teacher, mirror: Path | None) -> None:
+    """Raise one line when the teacher's weights cannot be had."""
+    if teacher.directory and not any(existing_directory(teacher.directory).glob("*.safetensors")):
+        raise SpecError(f"teacher.directory: {teacher.directory} holds no safetensors weights")
+    if teacher.model:
+        check_model(teacher.model, teacher.revision, mirror)
 
 
 @cache

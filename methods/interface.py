@@ -96,6 +96,8 @@ class Method(ABC):
     """Calibration statistics it reads: of `gram`, `abs_mean`, `fisher`."""
     budgeted: ClassVar[bool] = True
     """False for a method that ignores budgets (the identity, a published checkpoint)."""
+    stochastic: ClassVar[bool] = False
+    """True when `compress` draws random numbers: the cell's seed then decides them, else all seeds share a student."""
     exact_at_full: ClassVar[bool] = True
     """A budget of 1.0 reproduces the teacher's outputs."""
 

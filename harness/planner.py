@@ -1,0 +1,323 @@
+"""From a sweep to its cells and the stages they need, decided before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import SpecError
+from harness.execution_keys import split_deepspeed
+from harness.graph import Stage, ancestors_first
+from harness.identity import digest
+from harness.provenance import hardware
+from harness.spec import Sweep, TaskChoice
+from harness.teacher_config import check_teacher, teacher_config, teacher_fingerprint
+from methods import fields as method_fields
+from methods import registry as method_registry
+from methods.interface import Budget, Method, Plan, Refusal
+from methods.recipe import FineTune, Optimisation, Recipe
+from tasks import registry as task_registry
+from tasks.corpora import Corpus
+from tasks.interface import Classification, Task
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+ROW_DIGITS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A method with its fields, as a sweep names it."""
+
+    name: str
+    target: str
+    method: Method
+    fields: Mapping[str, Any]
+    """Those that differ from their defaults."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellPlan:
+    """One cell, and the stages whose artifacts make its record; or why it is skipped."""
+
+    contender: Contender
+    budget: Budget | None
+    recipe_kind: str
+    recipe: Recipe | None
+    seed: int
+    row: str
+    stages: Mapping[str, Stage] = field(default_factory=dict)
+    """What the record reads: `compress`, `distill`, `profile`, `<task>`, `<task> before`."""
+    refusal: Refusal | None = None
+
+    @property
+    def name(self) -> str:
+        """`kronecker params=0.66 shared #0`."""
+        parts = [self.contender.name, *(f"{k}={v}" for k, v in self.contender.fields.items())]
+        return " ".join([*parts, *([str(self.budget)] if self.budget else []), self.recipe_kind, f"#{self.seed}"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """Everything a run needs to know."""
+
+    sweep: Sweep
+    cells: list[CellPlan]
+    tasks: Mapping[str, Task]
+    mirror: Path | None
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """All stages, parents before children, each once."""
+        return list(ancestors_first(stage for cell in self.cells for stage in cell.stages.values()))
+
+
+def plan_sweep(sweep: Sweep, mirror: Path | None) -> SweepPlan:
+    """Resolve every name, solve every budget and build the graph; runs and writes nothing.
+
+    Raises SpecError, MethodError or DataError, each one line, on anything that cannot be carried out.
+    """
+    return Planner(sweep, mirror).plan()
+
+
+class Planner:
+    """Builds the stages that cells share once each."""
+
+    def __init__(self, sweep: Sweep, mirror: Path | None) -> None:
+        self.sweep, self.mirror = sweep, mirror
+        self.tasks = {choice.task: task_registry.load(choice.task) for choice in sweep.tasks}
+        for choice in sweep.tasks:
+            if isinstance(self.tasks[choice.task], Classification) and not (choice.finetune or sweep.finetune):
+                raise SpecError(f"tasks: {choice.task} is fine-tuned: give `finetune` for the sweep or for the task")
+        self.config = teacher_config(sweep.teacher, mirror)
+        self.corpus = Corpus(**sweep.corpus.model_dump()) if sweep.corpus else None
+        self.reference = self._contender("identity", method_registry.load("identity")())
+
+    def plan(self) -> SweepPlan:
+        cells = [
+            cell
+            for contender in self._contenders()
+            for budget in self._budgets(contender)
+            for cell in self._cells(contender, budget)
+        ]
+        return SweepPlan(sweep=self.sweep, cells=cells, tasks=self.tasks, mirror=self.mirror)
+
+    def _contenders(self) -> Iterator[Contender]:
+        for choice in self.sweep.methods:
+            for method in method_fields.grid(choice.name, choice.fields):
+                yield self._contender(choice.name, method)
+
+    @staticmethod
+    def _contender(name: str, method: Method) -> Contender:
+        fields = method_fields.changed_fields(method)
+        return Contender(name=name, target=method_registry.resolve(name), method=method, fields=fields)
+
+    def _budgets(self, contender: Contender) -> list[Budget | None]:
+        if not contender.method.budgeted:
+            return [None]
+        return [Budget(unit=choice.unit, value=choice.value) for choice in self.sweep.budgets]
+
+    def _cells(self, contender: Contender, budget: Budget | None) -> Iterator[CellPlan]:
+        solved = self._solve(contender, budget)
+        for kind, recipe in self._recipes(contender):
+            for seed in self.sweep.seeds:
+                row = {
+                    "teacher": self.sweep.teacher.model_dump(),
+                    "method": [contender.name, contender.fields],
+                    "budget": asdict(budget) if budget else None,
+                    "recipe": recipe.model_dump() if recipe else None,
+                }
+                refused = solved if isinstance(solved, Refusal) else None
+                yield CellPlan(
+                    contender=contender,
+                    budget=budget,
+                    recipe_kind=kind,
+                    recipe=recipe,
+                    seed=seed,
+                    row=digest(row, ROW_DIGITS),
+                    stages={} if refused else self._stages(contender, budget, recipe, seed),
+                    refusal=refused,
+                )
+
+    def _solve(self, contender: Contender, budget: Budget | None) -> Plan | Refusal:
+        if budget is not None and budget.unit not in contender.method.units:
+            return Refusal(reason=f"{contender.name} cannot be budgeted in {budget.unit}")
+        return contender.method.plan(self.config, budget)
+
+    def _recipes(self, contender: Contender) -> Iterator[tuple[str, Recipe | None]]:
+        if contender.name == self.reference.name:
+            yield "none", None
+            return
+        for choice in self.sweep.recipes:
+            if choice.kind == "paper" and contender.method.recipe() is None:
+                raise SpecError(f"recipes: {contender.name} has no published recipe for `paper`")
+            yield choice.kind, contender.method.recipe() if choice.kind == "paper" else choice.shared
+
+    def _stages(
+        self, contender: Contender, budget: Budget | None, recipe: Recipe | None, seed: int
+    ) -> Mapping[str, Stage]:
+        what = " ".join([contender.name, *([str(budget)] if budget else [])])
+        compressed = self._compress(contender, budget, seed, what)
+        final = self._distill(compressed, recipe, seed, what) if recipe else compressed
+        found = {"compress": compressed} | ({"distill": final} if recipe else {})
+        found["profile"] = self._profile(compressed, what)
+        for choice in self.sweep.tasks:
+            if isinstance(self.tasks[choice.task], Classification):
+                found[choice.task] = self._finetune(final, choice, seed, what)
+                continue
+            found[choice.task] = self._evaluate(final, choice, what)
+            if choice.before_training and recipe:
+                found[f"{choice.task} before"] = self._evaluate(compressed, choice, f"{what} before training")
+        return found
+
+    @cached_property
+    def _corpus_stage(self) -> Stage:
+        assert self.corpus is not None and self.sweep.corpus is not None
+        return Stage(
+            name="corpus",
+            module="harness.stages.corpus",
+            label="corpus",
+            params={"corpus": self.sweep.corpus.model_dump()},
+            data=self.corpus.fingerprint(self.mirror),
+            execution=self.sweep.execution("corpus"),
+        )
+
+    @cached_property
+    def _tokenizer_stage(self) -> Stage:
+        return Stage(
+            name="tokenizer",
+            module="harness.stages.tokenizer",
+            label="tokenizer",
+            params={"vocab_size": self.config.vocab_size},
+            parents={"corpus": self._corpus_stage},
+            execution=self.sweep.execution("tokenizer"),
+        )
+
+    @cached_property
+    def _tokens_stage(self) -> Stage:
+        source = self._tokenizer_stage if self.sweep.teacher.pretrain else self._teacher_stage
+        return Stage(
+            name="tokens",
+            module="harness.stages.tokens",
+            label="tokens",
+            parents={"corpus": self._corpus_stage, "tokenizer": source},
+            execution=self.sweep.execution("tokens"),
+        )
+
+    @cached_property
+    def _teacher_stage(self) -> Stage:
+        teacher = self.sweep.teacher
+        if teacher.pretrain is None:
+            return Stage(
+                name="teacher",
+                module="harness.stages.import_teacher",
+                label=f"teacher {teacher.name}",
+                params=teacher.model_dump(exclude={"name", "pretrain"}),
+                data=teacher_fingerprint(teacher, self.mirror),
+                execution=self.sweep.execution("teacher"),
+            )
+        params, execution = self._trained("teacher", teacher.pretrain.recipe)
+        return Stage(
+            name="teacher",
+            module="harness.stages.pretrain",
+            label=f"teacher {teacher.name}",
+            params=teacher.pretrain.model_dump(exclude={"recipe"}) | {"recipe": params},
+            parents={"tokens": self._tokens_stage, "tokenizer": self._tokenizer_stage},
+            execution=execution,
+        )
+
+    def _trained(self, stage: str, recipe: Optimisation) -> tuple[Mapping[str, Any], Any]:
+        """A recipe's identity, and the stage's execution with the raw DeepSpeed keys that are not part of it."""
+        return split_deepspeed(recipe, self.sweep.execution(stage))
+
+    def _compress(self, contender: Contender, budget: Budget | None, seed: int, what: str) -> Stage:
+        return Stage(
+            name="compress",
+            module="harness.stages.compress",
+            label=f"compress {what}",
+            params={
+                "target": contender.target,
+                "fields": contender.fields,
+                "budget": asdict(budget) if budget else None,
+                "seed": seed if contender.method.stochastic else 0,
+            },
+            parents={"teacher": self._teacher_stage},
+            code=(contender.target.partition(":")[0],),
+            execution=self.sweep.execution("compress"),
+        )
+
+    def _distill(self, compressed: Stage, recipe: Recipe, seed: int, what: str) -> Stage:
+        params, execution = self._trained("distill", recipe)
+        return Stage(
+            name="distill",
+            module="harness.stages.distill",
+            label=f"distill {what} #{seed}",
+            params={"recipe": params, "seed": seed},
+            parents={"student": compressed, "teacher": self._teacher_stage, "tokens": self._tokens_stage},
+            execution=execution,
+        )
+
+    def _evaluate(self, model: Stage, choice: TaskChoice, what: str) -> Stage:
+        target = task_registry.resolve(choice.task)
+        return Stage(
+            name="evaluate",
+            module="harness.stages.evaluate",
+            label=f"{choice.task} {what}",
+            params={"task": choice.task, "target": target},
+            parents={"model": model},
+            data=self.tasks[choice.task].fingerprint(self.mirror),
+            code=(target.partition(":")[0],),
+            execution=self.sweep.execution("evaluate"),
+        )
+
+    def _finetune(self, model: Stage, choice: TaskChoice, seed: int, what: str) -> Stage:
+        recipe = choice.finetune or self.sweep.finetune
+        assert recipe is not None
+        reference = self._compress(self.reference, None, seed, self.reference.name)
+        is_teacher = model.key == reference.key
+        parents = {"model": model}
+        if recipe.losses.needs_teacher and not is_teacher:
+            parents["teacher"] = self._finetune(reference, choice, seed, self.reference.name)
+        if is_teacher:
+            recipe = recipe.model_copy(update={"losses": type(recipe.losses)()})
+        return self._finetune_stage(parents, choice, recipe, seed, what, keep_model=is_teacher)
+
+    def _finetune_stage(
+        self, parents: Mapping[str, Stage], choice: TaskChoice, recipe: FineTune, seed: int, what: str, keep_model: bool
+    ) -> Stage:
+        target = task_registry.resolve(choice.task)
+        params, execution = self._trained("finetune", recipe)
+        settings = {"recipe": params, "seed": seed, "train_rows": choice.train_rows, "keep_model": keep_model}
+        return Stage(
+            name="finetune",
+            module="harness.stages.finetune",
+            label=f"{choice.task} {what} #{seed}",
+            params={"task": choice.task, "target": target} | settings,
+            parents=parents,
+            data=self.tasks[choice.task].fingerprint(self.mirror),
+            code=(target.partition(":")[0],),
+            execution=execution,
+        )
+
+    def _profile(self, compressed: Stage, what: str) -> Stage:
+        return Stage(
+            name="profile",
+            module="harness.stages.profile",
+            label=f"profile {what}",
+            params={"hardware": hardware()},
+            parents={"model": compressed},
+            execution=replace(self.sweep.execution("profile"), alone=True),
+        )
+
+
+def check_sources(plan: SweepPlan) -> None:
+    """Raise one line naming what cannot be had, before a run starts: data sets, corpus, the teacher's weights."""
+    for task in plan.tasks.values():
+        task.check(plan.mirror)
+    if plan.sweep.corpus:
+        Corpus(**plan.sweep.corpus.model_dump()).check(plan.mirror)
+    check_teacher(plan.sweep.teacher, plan.mirror)
