@@ -34,10 +34,10 @@ class Strict(BaseModel):
 class Losses(Strict):
     """Weights of loss = ce * CE + kd * T^2 KL(teacher || student) + taps * sum of the method's taps."""
 
-    ce: float = Field(1.0, ge=0)
-    kd: float = Field(0.0, ge=0)
-    temperature: float = Field(2.0, gt=0)
-    taps: float = Field(0.0, ge=0)
+    ce: float = Field(default=1.0, ge=0)
+    kd: float = Field(default=0.0, ge=0)
+    temperature: float = Field(default=2.0, gt=0)
+    taps: float = Field(default=0.0, ge=0)
 
     @property
     def needs_teacher(self) -> bool:
@@ -50,18 +50,18 @@ class Optimisation(Strict):
 
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    warmup_fraction: float = Field(0.05, ge=0, le=1)
+    warmup_fraction: float = Field(default=0.05, ge=0, le=1)
     """Fraction of the steps over which the learning rate rises linearly from zero."""
-    final_fraction: float = Field(0.1, ge=0, le=1)
+    final_fraction: float = Field(default=0.1, ge=0, le=1)
     """Learning rate at the end of a linear or cosine schedule, as a fraction of `learning_rate`."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
     """Decoupled; applied to matrices, not to biases and norms."""
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    epsilon: float = Field(1e-8, gt=0)
-    gradient_clipping: float = Field(1.0, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    gradient_clipping: float = Field(default=1.0, ge=0)
     """Global gradient norm; 0 turns clipping off."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["fp32", "bf16"] = "fp32"
     deepspeed: dict[str, Any] = Field(default_factory=dict)
     """Raw DeepSpeed keys, merged last."""
@@ -86,10 +86,10 @@ class Recipe(Optimisation):
 class FineTune(Optimisation):
     """Fine-tuning of a classification head and the model under it, for a fixed number of epochs."""
 
-    epochs: int = Field(3, gt=0)
-    batch_examples: int = Field(32, gt=0)
+    epochs: int = Field(default=3, gt=0)
+    batch_examples: int = Field(default=32, gt=0)
     """Examples per optimiser step over all workers."""
-    max_length: int = Field(128, gt=0)
+    max_length: int = Field(default=128, gt=0)
     """Tokens per example; longer ones are cut."""
     losses: Losses = Losses()
     """With `kd` or `taps`, the teacher fine-tuned on the same task and seed is the teacher (KnGPT2's GLUE rows)."""

@@ -1,0 +1,74 @@
+"""Arithmetic shared by plans: sizes of students, and ranks that spend a budget evenly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from methods.families import Architecture, Matrix
+from methods.interface import Budget, Plan, Refusal
+from methods.layers.factorised import count
+
+
+def student_size(dense: Architecture, surgery: Mapping[str, Mapping[str, Any]]) -> int:
+    """Unique parameters of the student: the dense model's, minus the weights replaced, plus their factors."""
+    shapes = {each.path: (each.out_features, each.in_features) for each in dense.matrices}
+    shapes[dense.embedding] = (dense.vocab, dense.width)
+    replaced = [(spec, *shapes[path]) for path, spec in surgery.items()]
+    return dense.num_params - sum(rows * columns - count(spec, rows, columns) for spec, rows, columns in replaced)
+
+
+def accept(budget: Budget, plan: Plan, teacher_size: int, refusal: str) -> Plan | Refusal:
+    """`plan` when it meets the budget, else a refusal that names its size as the nearest one."""
+    if budget.met_by(plan.size, teacher_size):
+        return plan
+    return Refusal(reason=refusal, nearest=plan.size / teacher_size)
+
+
+def uniform_ranks(matrices: Sequence[Matrix], entries: int, size: Callable[[Matrix, int], int]) -> list[int | None]:
+    """One rank per matrix such that each keeps the same fraction of its entries and all together at most `entries`.
+
+    The common fraction is found by bisection; what rounding leaves is spent by raising ranks by one, in order. None
+    keeps the matrix dense, which happens to all of them when `entries` covers them.
+
+    Args:
+        size: parameters of a factorisation of the matrix at a rank of at least 1; increasing in the rank.
+    """
+    if entries >= sum(each.size for each in matrices):
+        return [None] * len(matrices)
+    kinds = {(each.out_features, each.in_features): each for each in matrices}
+
+    def at(keep: float) -> list[int]:
+        ranks = {shape: _largest_rank(each, keep, size) for shape, each in kinds.items()}
+        return [ranks[each.out_features, each.in_features] for each in matrices]
+
+    def spent(ranks: Sequence[int]) -> int:
+        return sum(size(each, rank) for each, rank in zip(matrices, ranks, strict=True))
+
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if spent(at(middle)) <= entries else (low, middle)
+    return list(_spend_rest(matrices, at(low), entries, size))
+
+
+def _largest_rank(matrix: Matrix, keep: float, size: Callable[[Matrix, int], int]) -> int:
+    """The largest rank of at least 1 whose size is at most `keep` times the dense one."""
+    allowed, low, high = keep * matrix.size, 1, matrix.size
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size(matrix, middle) <= allowed else (low, middle - 1)
+    return low
+
+
+def _spend_rest(
+    matrices: Sequence[Matrix], ranks: list[int], entries: int, size: Callable[[Matrix, int], int]
+) -> list[int]:
+    left = entries - sum(size(each, rank) for each, rank in zip(matrices, ranks, strict=True))
+    for i, each in enumerate(matrices):
+        raised = size(each, ranks[i] + 1)
+        cost = raised - size(each, ranks[i])
+        if cost <= left and raised < each.size:
+            ranks[i] += 1
+            left -= cost
+    return ranks
