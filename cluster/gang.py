@@ -85,7 +85,7 @@ def _outcome(key: str, error: Exception) -> Outcome:
             return _lost(key, f"worker {rank} of the gang was lost: {_first_line(cause)}")
         stage_failures.append(outcome_from_json(cause.args[0]))
     if not stage_failures:
-        return _lost(key, f"the gang could not run: {_first_line(error)}")
+        return _lost(key, f"the gang could not run: {_first_line(getattr(error, 'controller_failure', error))}")
     own = [failed for failed in stage_failures if not _LOST_PEER.search(failed.reason)]
     return own[0] if own else _lost(key, f"a worker of the gang was lost: {stage_failures[0].reason}")
 
