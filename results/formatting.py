@@ -18,9 +18,9 @@ MARKS = {"seeds and items": "", "items only": " i", "seeds only": " s"}
 
 
 def digits(summary: Summary) -> int:
-    """Decimals that show two significant digits of the interval's half-width, or four of the value without one."""
+    """Decimals that show three significant digits of the interval's half-width, or four of the value without one."""
     width = 0.0 if summary.low is None or summary.high is None else (summary.high - summary.low) / 2
-    scale = width / 10 if width > 0 else abs(summary.value) / 1000
+    scale = width / 100 if width > 0 else abs(summary.value) / 1000
     return min(6, max(0, -floor(log10(scale)))) if isfinite(scale) and scale > 0 else 2
 
 
@@ -70,7 +70,7 @@ def duration(seconds: float) -> str:
 
 
 def titles(columns: Sequence[Column]) -> dict[str, str]:
-    """Column key -> heading: protocol and metric, and the end of the data fingerprint where two columns differ in it."""
+    """Column key -> heading: protocol and metric, and the end of the data's fingerprint where two differ in it."""
     plain = {column.key: f"{column.protocol} {column.metric}" for column in columns}
     return {
         column.key: plain[column.key]
