@@ -26,8 +26,8 @@ class MicroBatch:
     tensors: dict[str, Tensor]
     share: float
     """Fraction of the global batch's rows; 0 for a filler that only keeps workers in step."""
-    first_row: int
-    """Place of its first row in the global stream of rows: the same on any number of workers."""
+    seed: int
+    """For dropout: made of the batches' seed and the first row's place in the stream, whoever computes it."""
 
 
 class Batches(Protocol):
@@ -84,7 +84,7 @@ class TokenBatches:
         rows_BT = self._tokens[starts[:, None] + np.arange(self.row_tokens + 1)]
         rows = torch.from_numpy(rows_BT.astype(np.int64))
         tensors = {"input_ids": rows[:, :-1].contiguous(), "targets": rows[:, 1:].contiguous()}
-        return MicroBatch(tensors=tensors, share=micro / self.rows, first_row=first_row)
+        return MicroBatch(tensors=tensors, share=micro / self.rows, seed=self.seed * 2**40 + first_row)
 
     def _window(self, row: int) -> int:
         epoch, place = divmod(row, self.windows)
@@ -149,8 +149,8 @@ class ExampleBatches:
             input_ids[place, : self._lengths[row]] = torch.tensor(self._encoded[row])
             attention_mask[place, : self._lengths[row]] = 1
         tensors = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": self._labels[rows]}
-        first_row = step * self.rows + first
-        return MicroBatch(tensors=tensors, share=max(0, stop - first) / len(batch), first_row=first_row)
+        seed = self.seed * 2**40 + step * self.rows + first
+        return MicroBatch(tensors=tensors, share=max(0, stop - first) / len(batch), seed=seed)
 
     def _batch(self, step: int) -> NDArray[np.int64]:
         epoch, place = divmod(step, self.steps_per_epoch)

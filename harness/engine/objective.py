@@ -54,6 +54,10 @@ class Objective(nn.Module):
         """The frozen teacher; None where no loss needs one."""
         return self._outside[0] if self._outside else None
 
+    def read_elsewhere(self) -> Sequence[tuple[nn.Module, Sequence[nn.Parameter]]]:
+        """Modules and the parameters of other modules that they read; for engines that partition parameters."""
+        return ()
+
     def _check(self) -> None:
         """Run both models on four tokens, so that whatever cannot work fails here and not at the first step."""
         batch = {"input_ids": torch.arange(4, device=self.student.device)[None]}
@@ -92,7 +96,11 @@ class LanguageModelObjective(Objective):
             student_BTD = _hidden(self.student, batch["input_ids"])
         loss, ce, kd = self.vocabulary(student_BTD, batch["targets"], teacher_BTD)
         self.parts = {"ce": ce} | ({"kd": kd} if self.losses.kd else {})
-        return loss + self._tap_losses(ours, theirs, None) if self.taps else loss
+        total: Tensor = loss + self._tap_losses(ours, theirs, None) if self.taps else loss
+        return total
+
+    def read_elsewhere(self) -> Sequence[tuple[nn.Module, Sequence[nn.Parameter]]]:
+        return ((self.vocabulary, self.vocabulary.parameters_read()),)
 
     @torch.no_grad()
     def _teacher_pass(self, input_ids: Tensor) -> tuple[Tensor | None, Recording]:
@@ -146,7 +154,7 @@ class ClassificationObjective(Objective):
 
 def _hidden(model: Any, input_ids: Tensor) -> Tensor:
     """Hidden states (B, T, D) that the output head is applied to."""
-    hidden: Tensor = model.base_model(input_ids=input_ids, use_cache=False)[0]
+    hidden: Tensor = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
     return hidden
 
 

@@ -117,22 +117,25 @@ def _chunk(
 
 
 class VocabularyLoss(nn.Module):
-    """CE and distillation over the vocabulary, from the hidden states of a student and a teacher (None without kd).
-
-    `parameters_read` are the parameters that the student's head weight is computed from. They belong to other modules,
-    and an engine that partitions parameters must gather them around this module's forward and backward passes.
-    """
+    """CE and distillation over the vocabulary, from the hidden states of a student and a teacher (None without kd)."""
 
     def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | None, losses: Losses) -> None:
         super().__init__()
         self._models = (student, teacher)
         self._losses = losses
-        weight_VD, bias_V = head_weight(student)
-        self.parameters_read = _leaves(weight_VD) + ([] if bias_V is None else _leaves(bias_V))
-        if teacher is not None and len(head_weight(teacher)[0]) != len(weight_VD):
-            raise StageFailure(
-                f"kd: the student's vocabulary has {len(weight_VD)} tokens, the teacher's {len(head_weight(teacher)[0])}"
-            )
+        if teacher is not None:
+            ours, theirs = len(head_weight(student)[0]), len(head_weight(teacher)[0])
+            if ours != theirs:
+                raise StageFailure(f"kd: the student's vocabulary has {ours} tokens, the teacher's {theirs}")
+
+    def parameters_read(self) -> list[nn.Parameter]:
+        """The parameters that the student's head is computed from.
+
+        They belong to other modules: an engine that partitions parameters must gather them around this module's
+        forward and backward passes.
+        """
+        weight_VD, bias_V = head_weight(self._models[0])
+        return _leaves(weight_VD) + ([] if bias_V is None else _leaves(bias_V))
 
     def forward(
         self, student_BTD: Tensor, targets_BT: Tensor, teacher_BTD: Tensor | None
@@ -170,7 +173,7 @@ def head_weight(model: PreTrainedModel) -> tuple[Tensor, Tensor | None]:
 def check_head(model: PreTrainedModel, side: str) -> None:
     """Raise `StageFailure` unless logits are `hidden weight^T + bias` of the head: what the chunked loss computes."""
     input_ids = torch.arange(4, device=model.device)[None]
-    hidden_BTD = model.base_model(input_ids=input_ids, use_cache=False)[0]
+    hidden_BTD = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
     expected = model(input_ids=input_ids, use_cache=False).logits
     weight_VD, bias_V = head_weight(model)
     linear = F.linear(hidden_BTD, weight_VD, bias_V)
@@ -186,11 +189,10 @@ def _leaves(tensor: Tensor) -> list[nn.Parameter]:
     seen, pending = set(), [tensor.grad_fn]
     while pending:
         node = pending.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
         variable = getattr(node, "variable", None)
         if variable is not None:
             found[id(variable)] = variable
-        pending.extend(parent for parent, _ in node.next_functions)
+        parents = {parent for parent, _ in node.next_functions if parent is not None} - seen
+        seen |= parents
+        pending.extend(parents)
     return list(found.values())

@@ -1,0 +1,36 @@
+"""Floating-point operations of training, counted from what the models run, whatever layers they are made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def forward_flops_per_token(model: PreTrainedModel, sequence_length: int) -> float:
+    """FLOPs of one forward pass over one sequence, divided by its tokens; a multiply-add is two.
+
+    Counts matrix products: with weights (2 MACs each), and attention's 4 T D per layer and token, whose T x T scores are
+    counted in full although half are masked. Norms, softmax and activations are left out, as is usual.
+    """
+    input_ids = torch.zeros(1, sequence_length, dtype=torch.int64, device=model.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(input_ids=input_ids, use_cache=False)
+    return counter.get_total_flops() / sequence_length
+
+
+def training_flops(
+    student: PreTrainedModel, teacher: PreTrainedModel | None, tokens: int, sequence_length: int
+) -> float:
+    """FLOPs of training on `tokens`: 3 forward passes of the student (backward is 2), 1 of the teacher if there is one.
+
+    Recomputation by activation checkpointing is execution, not counted.
+    """
+    per_token = 3 * forward_flops_per_token(student, sequence_length)
+    if teacher is not None:
+        per_token += forward_flops_per_token(teacher, sequence_length)
+    return tokens * per_token
