@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -110,21 +110,28 @@ class Corpus:
             return [text for file in chosen for text in self._read(file)]
         return [text for file in files for text in self._read(file) if split_of(text) == split]
 
-    def _read(self, file: Path) -> Iterator[str]:
+    def _read(self, file: Path) -> list[str]:
         try:
-            if file.suffix == ".parquet":
-                import pyarrow.parquet as pq
-
-                yield from pq.read_table(file, columns=[self.column]).column(self.column).to_pylist()
-            elif file.suffix == ".jsonl":
-                for line in file.read_text(encoding="utf-8").splitlines():
-                    yield json.loads(line)[self.column]
-            else:
-                yield file.read_text(encoding="utf-8")
+            if file.suffix == ".txt":
+                return [file.read_text(encoding="utf-8")]
+            rows = self._column(file)
         except KeyError as error:
             raise DataError(f"{self}: {file.name} has no column {self.column!r}") from error
         except ValueError as error:
             raise DataError(f"{self}: {file.name} cannot be read: {error}") from error
+        for number, text in enumerate(rows, start=1):
+            if not isinstance(text, str):
+                raise DataError(f"{self}: {file.name}, row {number}: {self.column!r} is not a string")
+        return rows
+
+    def _column(self, file: Path) -> list[Any]:
+        if file.suffix == ".jsonl":
+            lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+            return [line[self.column] if isinstance(line, dict) else None for line in lines]
+        import pyarrow.parquet as pq
+
+        rows: list[Any] = pq.ParquetFile(file).read().column(self.column).to_pylist()
+        return rows
 
 
 def split_of(document: str) -> str:

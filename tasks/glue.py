@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -45,6 +46,9 @@ class Glue(Classification):
         return sample(self._read(self.splits[split][0], mirror), limit)
 
     def score(self, predictions: Sequence[float], labels: Sequence[float]) -> Mapping[str, float]:
+        for row, value in enumerate(predictions):
+            if not math.isfinite(value):
+                raise DataError(f"{self.name}: prediction {row} is {value}")
         return {metric.name: SCORES[metric](predictions, labels) for metric in self.metrics}
 
     def _hub_splits(self) -> list[HubSplit]:

@@ -18,7 +18,7 @@ from tasks.interface import DataError
 
 TIMEOUT_S = 5.0
 """How long an unreachable hub may take to be noticed."""
-MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model")
+MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 """Weights, configuration and tokenizer; never a pickle."""
 
 
@@ -74,8 +74,7 @@ class HubSplit:
         return sorted((mirror / "datasets" / self.repo / self.config).glob(f"{self.split}-*.parquet"))
 
     def _missing(self, mirror: Path | None, why: str) -> DataError:
-        where = f"not in the mirror {mirror}" if mirror else "no mirror given (--mirror or WEIGHIN_MIRROR)"
-        return DataError(f"{self}: {where}, and {why}")
+        return DataError(f"{self}: {_absent(mirror)}, and {why}")
 
     def __str__(self) -> str:
         return f"data set {self.repo}, config {self.config}, split {self.split}"
@@ -99,21 +98,53 @@ def digest(files: list[Path], root: Path) -> str:
     return total.hexdigest()
 
 
-def model_directory(model_id: str, revision: str | None, mirror: Path | None) -> Path:
-    """A local directory with the model's configuration, safetensors and tokenizer; `DataError` when there is none."""
-    if mirror is not None and (mirror / "models" / model_id / "config.json").is_file():
-        return mirror / "models" / model_id
-    directory, why = _snapshot(model_id, "model", revision, MODEL_FILES)
+def model_directory(model_id: str, revision: str | None, mirror: Path | None, *, weights: bool = True) -> Path:
+    """A local directory with the model's configuration, tokenizer and, unless told otherwise, safetensors.
+
+    Raises `DataError` when neither the mirror nor the hub has them.
+    """
+    if mirrored := _mirrored_model(model_id, mirror, weights=weights):
+        return mirrored
+    wanted = MODEL_FILES if weights else ("config.json",)
+    directory, why = _snapshot(model_id, "model", revision, wanted)
     if directory is not None and (directory / "config.json").is_file():
         return directory
-    where = f"not in the mirror {mirror}" if mirror else "no mirror given (--mirror or WEIGHIN_MIRROR)"
-    raise DataError(f"model {model_id}: {where}, and {why or 'the hub has no config.json for it'}")
+    raise _missing_model(model_id, mirror, why or "the hub has no config.json for it")
+
+
+def model_fingerprint(model_id: str, revision: str | None, mirror: Path | None) -> str:
+    """`sha256:<digest of the mirror's files>`, else `hub:<id>@<revision>`; `DataError` without a revision."""
+    if mirrored := _mirrored_model(model_id, mirror, weights=True):
+        return f"sha256:{digest(sorted(f for p in MODEL_FILES for f in mirrored.glob(p)))}"
+    if revision is None:
+        raise DataError(f"model {model_id}: needs revision, the commit to read")
+    return f"hub:{model_id}@{revision}"
+
+
+def check_model(model_id: str, revision: str | None, mirror: Path | None) -> None:
+    """Raise `DataError` unless the mirror, the hub's cache or the reachable hub has the weights."""
+    if _mirrored_model(model_id, mirror, weights=True) or _cached(model_id, "model", revision, MODEL_FILES):
+        return
+    if why := _unreachable(model_id, "model", revision):
+        raise _missing_model(model_id, mirror, why)
+
+
+def _mirrored_model(model_id: str, mirror: Path | None, *, weights: bool) -> Path | None:
+    directory = mirror / "models" / model_id if mirror else None
+    if directory is None or not (directory / "config.json").is_file():
+        return None
+    return directory if not weights or next(directory.glob("*.safetensors"), None) else None
+
+
+def _missing_model(model_id: str, mirror: Path | None, why: str) -> DataError:
+    where = f"its weights are not in the mirror {mirror}" if mirror else "no mirror given (--mirror or WEIGHIN_MIRROR)"
+    return DataError(f"model {model_id}: {where}, and {why}")
 
 
 Kind = Literal["dataset", "model"]
 
 
-def _snapshot(repo: str, kind: Kind, revision: str | None, patterns: tuple[str, ...]) -> tuple[Path | None, str]:
+def _snapshot(repo: str, kind: Kind, revision: str, patterns: tuple[str, ...]) -> tuple[Path | None, str]:
     """Directory of the repository's files that match, or None and why."""
     from huggingface_hub import snapshot_download
 
@@ -130,8 +161,8 @@ def _snapshot(repo: str, kind: Kind, revision: str | None, patterns: tuple[str, 
     return Path(found), ""
 
 
-def _cached(repo: str, kind: Kind, revision: str | None, patterns: tuple[str, ...]) -> Path | None:
-    """The hub cache's copy, when it has files that match every pattern that needs one (the first)."""
+def _cached(repo: str, kind: Kind, revision: str, patterns: tuple[str, ...]) -> Path | None:
+    """The hub cache's copy, when it has files that match the first pattern."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -141,13 +172,13 @@ def _cached(repo: str, kind: Kind, revision: str | None, patterns: tuple[str, ..
     return found if next(found.glob(patterns[0]), None) else None
 
 
-def _unreachable(repo: str, kind: Kind, revision: str | None) -> str:
+def _unreachable(repo: str, kind: Kind, revision: str) -> str:
     """Why the hub cannot serve the revision, or nothing when it can; takes `TIMEOUT_S` at most."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return "the hub may not be asked (HF_HUB_OFFLINE is set)"
-    url = f"{constants.ENDPOINT}/api/{kind}s/{repo}/revision/{quote(revision or 'main', safe='')}"
+    url = f"{constants.ENDPOINT}/api/{kind}s/{repo}/revision/{quote(revision, safe='')}"
     try:
         with urlopen(url, timeout=TIMEOUT_S):
             return ""

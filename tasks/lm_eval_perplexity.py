@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from copy import deepcopy
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -66,7 +67,7 @@ class LmEvalPerplexity(Protocol):
         with _quiet():
             scorer = HFLM(
                 pretrained=model,
-                tokenizer=tokenizer,
+                tokenizer=deepcopy(tokenizer),  # HFLM gives it a padding token
                 batch_size=self.batch_windows,
                 device=str(model.device),
                 max_length=context,

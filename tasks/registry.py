@@ -8,6 +8,7 @@ the entry-point group `weighin.tasks` (`"<name>" = "module:Class"`). The class i
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib import import_module
@@ -17,6 +18,7 @@ from pathlib import Path
 from tasks.interface import DataError, Task
 
 GROUP = "weighin.tasks"
+VERSIONED = re.compile(r"\.v\d+$")
 
 
 def names() -> tuple[str, ...]:
@@ -41,6 +43,17 @@ def load(name: str) -> Task:
     return task
 
 
+def summary(name: str) -> str:
+    """The first line of the task's docstring, read without importing it; empty for another distribution's."""
+    module, _, attribute = resolve(name).partition(":")
+    path = Path(__file__).parent / f"{module.removeprefix('tasks.')}.py"
+    if not module.startswith("tasks.") or not path.is_file():
+        return ""
+    classes = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+    found = next(node for node in classes if node.name == attribute)
+    return (ast.get_docstring(found) or "").partition("\n")[0]
+
+
 def _targets() -> dict[str, str]:
     known = {point.name: point.value for point in entry_points(group=GROUP)}
     for path in sorted(Path(__file__).parent.glob("*.py")):
@@ -58,5 +71,7 @@ def _declared(path: Path) -> Iterator[tuple[str, str]]:
         for line in node.body:
             target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
             value = getattr(line, "value", None)
-            if isinstance(target, ast.Name) and target.id == "name" and isinstance(value, ast.Constant):
+            if not (isinstance(target, ast.Name) and target.id == "name" and isinstance(value, ast.Constant)):
+                continue
+            if VERSIONED.search(str(value.value)):
                 yield str(value.value), node.name
