@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol
 
-from harness.errors import SpecError
+from harness.errors import SpecError, nearest
 from harness.stage import Execution
 
 BUILT_IN = {"inline": "harness.inline:InlineExecutor", "ray": "cluster.ray_executor:RayExecutor"}
@@ -70,11 +70,20 @@ class Executor(Protocol):
         """Stop what still runs and release everything."""
 
 
-def executor(name: str, **options: Any) -> Executor:
-    """Build the executor called `name`; its package is imported only now."""
+def _target(name: str) -> str:
     known = BUILT_IN | {point.name: point.value for point in entry_points(group="weighin.executors")}
     if name not in known:
-        raise SpecError(f"--on {name}: no such executor; known: {', '.join(sorted(known))}")
-    module, _, attribute = known[name].partition(":")
+        raise SpecError(f"--on {name}: no such executor{nearest(name, known)}")
+    return known[name]
+
+
+def check_executor(name: str) -> None:
+    """Raise SpecError when no executor is called `name`."""
+    _target(name)
+
+
+def executor(name: str, **options: Any) -> Executor:
+    """Build the executor called `name`; its package is imported only now."""
+    module, _, attribute = _target(name).partition(":")
     built: Executor = getattr(import_module(module), attribute)(**options)
     return built

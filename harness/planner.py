@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from harness.cells import CellPlan, Contender, SweepPlan
 from harness.errors import SpecError
 from harness.execution_keys import split_deepspeed
-from harness.graph import Stage, ancestors_first
+from harness.graph import Stage
 from harness.identity import digest
 from harness.provenance import hardware
 from harness.spec import Sweep, TaskChoice
@@ -20,60 +21,10 @@ from methods import registry as method_registry
 from methods.interface import Budget, Method, Plan, Refusal
 from methods.recipe import FineTune, Optimisation, Recipe
 from tasks import registry as task_registry
-from tasks.corpora import Corpus
 from tasks.interface import Classification, Task
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
 ROW_DIGITS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contender:
-    """A method with its fields, as a sweep names it."""
-
-    name: str
-    target: str
-    method: Method
-    fields: Mapping[str, Any]
-    """Those that differ from their defaults."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellPlan:
-    """One cell, and the stages whose artifacts make its record; or why it is skipped."""
-
-    contender: Contender
-    budget: Budget | None
-    recipe_kind: str
-    recipe: Recipe | None
-    seed: int
-    row: str
-    stages: Mapping[str, Stage] = field(default_factory=dict)
-    """What the record reads: `compress`, `distill`, `profile`, `<task>`, `<task> before`."""
-    refusal: Refusal | None = None
-
-    @property
-    def name(self) -> str:
-        """`kronecker params=0.66 shared #0`."""
-        parts = [self.contender.name, *(f"{k}={v}" for k, v in self.contender.fields.items())]
-        return " ".join([*parts, *([str(self.budget)] if self.budget else []), self.recipe_kind, f"#{self.seed}"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepPlan:
-    """Everything a run needs to know."""
-
-    sweep: Sweep
-    cells: list[CellPlan]
-    tasks: Mapping[str, Task]
-    mirror: Path | None
-
-    @cached_property
-    def stages(self) -> list[Stage]:
-        """All stages, parents before children, each once."""
-        return list(ancestors_first(stage for cell in self.cells for stage in cell.stages.values()))
 
 
 def plan_sweep(sweep: Sweep, mirror: Path | None) -> SweepPlan:
@@ -94,7 +45,6 @@ class Planner:
             if isinstance(self.tasks[choice.task], Classification) and not (choice.finetune or sweep.finetune):
                 raise SpecError(f"tasks: {choice.task} is fine-tuned: give `finetune` for the sweep or for the task")
         self.config = teacher_config(sweep.teacher, mirror)
-        self.corpus = Corpus(**sweep.corpus.model_dump()) if sweep.corpus else None
         self.reference = self._contender("identity", method_registry.load("identity")())
 
     def plan(self) -> SweepPlan:
@@ -104,7 +54,11 @@ class Planner:
             for budget in self._budgets(contender)
             for cell in self._cells(contender, budget)
         ]
-        return SweepPlan(sweep=self.sweep, cells=cells, tasks=self.tasks, mirror=self.mirror)
+        whole = self.reference.method.plan(self.config, None)
+        assert isinstance(whole, Plan), "the identity never refuses"
+        return SweepPlan(
+            sweep=self.sweep, cells=cells, tasks=self.tasks, mirror=self.mirror, teacher_params=whole.size
+        )
 
     def _contenders(self) -> Iterator[Contender]:
         for choice in self.sweep.methods:
@@ -131,7 +85,6 @@ class Planner:
                     "budget": asdict(budget) if budget else None,
                     "recipe": recipe.model_dump() if recipe else None,
                 }
-                refused = solved if isinstance(solved, Refusal) else None
                 yield CellPlan(
                     contender=contender,
                     budget=budget,
@@ -139,8 +92,8 @@ class Planner:
                     recipe=recipe,
                     seed=seed,
                     row=digest(row, ROW_DIGITS),
-                    stages={} if refused else self._stages(contender, budget, recipe, seed),
-                    refusal=refused,
+                    solved=solved,
+                    stages={} if isinstance(solved, Refusal) else self._stages(contender, budget, recipe, seed),
                 )
 
     def _solve(self, contender: Contender, budget: Budget | None) -> Plan | Refusal:
@@ -176,13 +129,13 @@ class Planner:
 
     @cached_property
     def _corpus_stage(self) -> Stage:
-        assert self.corpus is not None and self.sweep.corpus is not None
+        assert self.sweep.corpus is not None
         return Stage(
             name="corpus",
             module="harness.stages.corpus",
             label="corpus",
-            params={"corpus": self.sweep.corpus.model_dump()},
-            data=self.corpus.fingerprint(self.mirror),
+            params={"corpus": asdict(self.sweep.corpus)},
+            data=self.sweep.corpus.fingerprint(self.mirror),
             execution=self.sweep.execution("corpus"),
         )
 
@@ -319,5 +272,5 @@ def check_sources(plan: SweepPlan) -> None:
     for task in plan.tasks.values():
         task.check(plan.mirror)
     if plan.sweep.corpus:
-        Corpus(**plan.sweep.corpus.model_dump()).check(plan.mirror)
+        plan.sweep.corpus.check(plan.mirror)
     check_teacher(plan.sweep.teacher, plan.mirror)

@@ -14,7 +14,8 @@ from harness.errors import SpecError, nearest
 from harness.stage import Execution
 from harness.yaml_loader import parse, read
 from methods.interface import Unit
-from methods.recipe import Count, FineTune, Losses, Optimisation, Recipe, Strict
+from methods.recipe import Count, FineTune, Recipe, Strict
+from tasks.corpora import Corpus
 
 STAGES = ("corpus", "tokenizer", "tokens", "teacher", "compress", "distill", "finetune", "evaluate", "profile")
 _BYTES = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -66,19 +67,6 @@ class Teacher(Strict):
         if len(given) != 1:
             raise ValueError(f"exactly one of pretrain, model, directory, gguf is needed; given: {given or 'none'}")
         return self
-
-
-class CorpusSpec(Strict):
-    """Training text, in exactly one of three forms."""
-
-    embedded: bool = False
-    """The text that ships with Python itself."""
-    hub: str | None = None
-    """A data set's hub id; the mirror is looked at first."""
-    config: str | None = None
-    revision: str | None = None
-    column: str = "text"
-    directory: str | None = None
 
 
 class MethodChoice(Strict):
@@ -174,7 +162,7 @@ class Sweep(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     description: str = ""
     teacher: Teacher
-    corpus: CorpusSpec | None = None
+    corpus: Corpus | None = None
     """Training text; not needed when nothing trains on text."""
     methods: list[Annotated[MethodChoice, BeforeValidator(_method_entry)]] = Field(min_length=1)
     budgets: list[BudgetChoice] = Field(min_length=1)
@@ -273,6 +261,3 @@ def _resolve(schema: Mapping[str, Any], at: Mapping[str, Any]) -> Mapping[str, A
             at = next((a for a in at["anyOf"] if "$ref" in a or a.get("type") in ("object", "array")), {})
         else:
             return at
-
-
-__all__ = ["FineTune", "Losses", "Optimisation", "Recipe", "Sweep", "load_sweep"]

@@ -25,7 +25,7 @@ Surgery = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Kronecker(Method):
-    """KnGPT2: W ~ A (x) B, the nearest Kronecker product.  Tahaei et al., arXiv 2110.08152, sections 3 and 4.
+    """KnGPT2: W ~ A (x) B, the nearest Kronecker product.  Edalati et al., arXiv 2110.08152, sections 3 and 4.
 
     The paper's layout is the embedding and the odd layers at factor 2, query, key and value each their own product. It
     is not known whether the attention's output is factorised, whether odd counts from 0, and which shapes are taken.

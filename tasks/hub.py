@@ -18,6 +18,7 @@ from tasks.interface import DataError
 
 TIMEOUT_S = 5.0
 """How long an unreachable hub may take to be noticed."""
+NO_REVISION = "the hub needs a revision, the commit to read"
 MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 """Weights, configuration and tokenizer; never a pickle."""
 
@@ -101,29 +102,34 @@ def digest(files: list[Path], root: Path) -> str:
 def model_directory(model_id: str, revision: str | None, mirror: Path | None, *, weights: bool = True) -> Path:
     """A local directory with the model's configuration, tokenizer and, unless told otherwise, safetensors.
 
-    Raises `DataError` when neither the mirror nor the hub has them.
+    `revision` (a commit) is needed where the mirror does not have them; `DataError` when the hub has not either.
     """
     if mirrored := _mirrored_model(model_id, mirror, weights=weights):
         return mirrored
-    wanted = MODEL_FILES if weights else ("config.json",)
-    directory, why = _snapshot(model_id, "model", revision, wanted)
-    if directory is not None and (directory / "config.json").is_file():
+    directory, why = None, NO_REVISION
+    if revision is not None:
+        directory, why = _snapshot(model_id, "model", revision, MODEL_FILES if weights else MODEL_FILES[1:])
+    if directory is not None and _complete(directory, weights=weights):
         return directory
-    raise _missing_model(model_id, mirror, why or "the hub has no config.json for it")
+    raise _missing_model(model_id, mirror, why or "the hub has no config.json and safetensors for it")
 
 
 def model_fingerprint(model_id: str, revision: str | None, mirror: Path | None) -> str:
-    """`sha256:<digest of the mirror's files>`, else `hub:<id>@<revision>`; `DataError` without a revision."""
+    """`sha256:<digest of the mirror's files>`, else `hub:<model>@<revision>`; nothing is downloaded."""
     if mirrored := _mirrored_model(model_id, mirror, weights=True):
-        return f"sha256:{digest(sorted(f for p in MODEL_FILES for f in mirrored.glob(p)))}"
+        return f"sha256:{digest(sorted(f for p in MODEL_FILES for f in mirrored.glob(p)), mirrored)}"
     if revision is None:
-        raise DataError(f"model {model_id}: needs revision, the commit to read")
+        raise _missing_model(model_id, mirror, NO_REVISION)
     return f"hub:{model_id}@{revision}"
 
 
 def check_model(model_id: str, revision: str | None, mirror: Path | None) -> None:
     """Raise `DataError` unless the mirror, the hub's cache or the reachable hub has the weights."""
-    if _mirrored_model(model_id, mirror, weights=True) or _cached(model_id, "model", revision, MODEL_FILES):
+    if _mirrored_model(model_id, mirror, weights=True):
+        return
+    if revision is None:
+        raise _missing_model(model_id, mirror, NO_REVISION)
+    if _cached(model_id, "model", revision, MODEL_FILES):
         return
     if why := _unreachable(model_id, "model", revision):
         raise _missing_model(model_id, mirror, why)
@@ -131,14 +137,19 @@ def check_model(model_id: str, revision: str | None, mirror: Path | None) -> Non
 
 def _mirrored_model(model_id: str, mirror: Path | None, *, weights: bool) -> Path | None:
     directory = mirror / "models" / model_id if mirror else None
-    if directory is None or not (directory / "config.json").is_file():
-        return None
-    return directory if not weights or next(directory.glob("*.safetensors"), None) else None
+    return directory if directory is not None and _complete(directory, weights=weights) else None
+
+
+def _complete(directory: Path, *, weights: bool) -> bool:
+    return (directory / "config.json").is_file() and (not weights or any(directory.glob("*.safetensors")))
 
 
 def _missing_model(model_id: str, mirror: Path | None, why: str) -> DataError:
-    where = f"its weights are not in the mirror {mirror}" if mirror else "no mirror given (--mirror or WEIGHIN_MIRROR)"
-    return DataError(f"model {model_id}: {where}, and {why}")
+    return DataError(f"model {model_id}: {_absent(mirror)}, and {why}")
+
+
+def _absent(mirror: Path | None) -> str:
+    return f"not in the mirror {mirror}" if mirror else "no mirror given (--mirror or WEIGHIN_MIRROR)"
 
 
 Kind = Literal["dataset", "model"]

@@ -77,6 +77,8 @@ class Classification(Task):
 
     num_labels: ClassVar[int]
     """1 means regression."""
+    train_examples: ClassVar[int | None] = None
+    """Rows of the training split where that is published: what `plan` prices fine-tuning by."""
 
     @abstractmethod
     def examples(self, split: str, mirror: Path | None, limit: int | None = None) -> Examples:

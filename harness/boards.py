@@ -1,0 +1,57 @@
+"""What `board` and `show` print: computed from the store alone, without torch."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from harness.errors import SpecError, nearest
+from results.store import Store
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+FORMATS = ("table", "md", "csv", "json", "html")
+PLAIN_WIDTH = 160
+"""Columns of a table that is not drawn on a terminal."""
+
+
+def render(store_url: str, sweep: str | None, form: str) -> str:
+    """The board in one of `FORMATS`, with a newline at its end."""
+    if form not in FORMATS:
+        raise SpecError(f"--format {form}: unknown{nearest(form, FORMATS)}")
+    from results import json_view, table
+    from results.board import board
+
+    found = board(Store(store_url), sweep)
+    if form == "table":
+        return drawn(table.terminal(found))
+    if form == "html":
+        from results.page import page
+
+        return page(found)
+    text = {"md": table.markdown, "csv": table.to_csv, "json": json_view.dumps}[form](found)
+    return text if text.endswith("\n") else text + "\n"
+
+
+def show_row(row: str, store_url: str, *, as_json: bool) -> None:
+    """Print a row, or one of its seeds."""
+    from results.show import as_json as to_json
+    from results.show import as_terminal, show
+
+    found = show(Store(store_url), row)
+    print(to_json(found) if as_json else drawn(as_terminal(found)))
+
+
+def drawn(renderable: RenderableType) -> str:
+    """Text of a rich renderable: coloured and as wide as the terminal, plain and wide elsewhere."""
+    import sys
+
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    buffer = io.StringIO()
+    width = Console().width if terminal else PLAIN_WIDTH
+    console = Console(file=buffer, force_terminal=terminal, width=width, highlight=False)
+    console.print(renderable)
+    return buffer.getvalue()

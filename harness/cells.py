@@ -1,0 +1,72 @@
+"""What a sweep asks for: its contenders, its cells, and the stages that make each cell's record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.graph import Stage, ancestors_first
+from harness.spec import Sweep
+from methods.interface import Budget, Method, Plan, Refusal
+from methods.recipe import Recipe
+from tasks.interface import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A method with its fields, as a sweep names it."""
+
+    name: str
+    target: str
+    """`module:Class`, resolved once, here on the driver."""
+    method: Method
+    fields: Mapping[str, Any]
+    """Those that differ from their defaults."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellPlan:
+    """One cell, and the stages whose artifacts make its record; or why it is skipped."""
+
+    contender: Contender
+    budget: Budget | None
+    recipe_kind: str
+    recipe: Recipe | None
+    seed: int
+    row: str
+    solved: Plan | Refusal
+    stages: Mapping[str, Stage] = field(default_factory=dict)
+    """What the record reads: `compress`, `distill`, `profile`, `<task>`, `<task> before`."""
+
+    @property
+    def refusal(self) -> str:
+        """Why the cell is skipped; empty when it is not."""
+        if not isinstance(self.solved, Refusal):
+            return ""
+        nearest = self.solved.nearest
+        return self.solved.reason + (f"; nearest is {nearest:.3g}" if nearest is not None else "")
+
+    @property
+    def name(self) -> str:
+        """`kronecker params=0.66 shared #0`."""
+        parts = [self.contender.name, *(f"{k}={v}" for k, v in self.contender.fields.items())]
+        return " ".join([*parts, *([str(self.budget)] if self.budget else []), self.recipe_kind, f"#{self.seed}"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """Everything a run needs to know."""
+
+    sweep: Sweep
+    cells: list[CellPlan]
+    tasks: Mapping[str, Task]
+    mirror: Path | None
+    teacher_params: int
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """All stages, parents before children, each once."""
+        return list(ancestors_first(stage for cell in self.cells for stage in cell.stages.values()))

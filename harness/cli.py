@@ -1,0 +1,187 @@
+"""The command line. Each command is a few lines; what is heavy is imported inside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.errors import SpecError
+from methods.interface import MethodError
+from results.errors import StoreError
+from tasks.interface import DataError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_SWEEP = ROOT / "sweeps" / "demo.yaml"
+
+SweepPath = Annotated[Path, typer.Argument(help="Sweep file (YAML).", metavar="SWEEP")]
+StoreUrl = Annotated[
+    str, typer.Option("--store", envvar="WEIGHIN_STORE", help="Directory or fsspec URL.", show_default=".weighin")
+]
+Mirror = Annotated[
+    Path | None, typer.Option("--mirror", envvar="WEIGHIN_MIRROR", help="Local copy of hub repositories, used first.")
+]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the sweep.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
+@app.command()
+def run(
+    sweep: SweepPath = DEFAULT_SWEEP,
+    store: StoreUrl = ".weighin",
+    mirror: Mirror = None,
+    sets: Sets = None,
+    on: Annotated[str, typer.Option(help="Executor: ray or inline.")] = "ray",
+    address: Annotated[str | None, typer.Option(help="A Ray cluster to join; else one is started here.")] = None,
+) -> None:
+    """Run a sweep until every cell is done; run it again to resume."""
+    from harness.session import run_sweep
+
+    raise typer.Exit(run_sweep(sweep, store, mirror, sets or [], on=on, address=address))
+
+
+@app.command()
+def rerun(
+    sweep: SweepPath = DEFAULT_SWEEP,
+    store: StoreUrl = ".weighin",
+    mirror: Mirror = None,
+    sets: Sets = None,
+    on: Annotated[str, typer.Option(help="Executor: ray or inline.")] = "ray",
+    address: Annotated[str | None, typer.Option(help="A Ray cluster to join; else one is started here.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Try failed stages again.")] = False,
+) -> None:
+    """Run a sweep and try its failed stages once more."""
+    from harness.session import run_sweep
+
+    if not failed:
+        raise SpecError("rerun: say what to run again: --failed (`weighin run` resumes everything else)")
+    raise typer.Exit(run_sweep(sweep, store, mirror, sets or [], on=on, address=address, retry_failed=True))
+
+
+@app.command()
+def plan(
+    sweep: SweepPath, store: StoreUrl = ".weighin", mirror: Mirror = None, sets: Sets = None, as_json: AsJson = False
+) -> None:
+    """What would run, what is cached, why not, what it costs."""
+    from harness.session import show_plan
+
+    show_plan(sweep, store, mirror, sets or [], as_json=as_json)
+
+
+@app.command()
+def board(
+    store: StoreUrl = ".weighin",
+    sweep: Annotated[str | None, typer.Option(help="Only this sweep's rows (its name).")] = None,
+    form: Annotated[str, typer.Option("--format", help="table, md, csv, json or html.")] = "table",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there instead of printing.")] = None,
+) -> None:
+    """The leaderboard."""
+    from harness.boards import render
+
+    text = render(store, sweep, form)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text, encoding="utf-8")
+        typer.echo(f"wrote {output}")
+
+
+@app.command()
+def show(
+    row: Annotated[str, typer.Argument(help="Row id, or ROW#seed.")], store: StoreUrl = ".weighin", as_json: AsJson = False
+) -> None:
+    """One row: cell, size, measurements, cost, provenance, failure."""
+    from harness.boards import show_row
+
+    show_row(row, store, as_json=as_json)
+
+
+@app.command()
+def export(
+    row: Annotated[str, typer.Argument(help="Row id, or ROW#seed.")],
+    directory: Annotated[Path, typer.Argument(help="Where to write the dense model.")],
+    store: StoreUrl = ".weighin",
+) -> None:
+    """Write a student as the dense model that plain transformers loads."""
+    from harness.export import export_row
+
+    typer.echo(f"wrote {export_row(row, directory, store)}")
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """The methods there are."""
+    from methods import registry
+
+    _list({name: registry.summary(name) for name in registry.names()}, as_json)
+
+
+@app.command()
+def tasks(as_json: AsJson = False) -> None:
+    """The tasks and protocols there are."""
+    from tasks import registry
+
+    _list({name: registry.summary(name) for name in registry.names()}, as_json)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="Method.")],
+    fast: Annotated[bool, typer.Option("--fast", help="Seconds instead of half a minute.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a method against the contract on tiny models."""
+    from harness.authoring import check_method
+
+    raise typer.Exit(check_method(name, fast=fast, as_json=as_json))
+
+
+@app.command("new-method")
+def new_method(name: Annotated[str, typer.Argument(help="Name of the method and its file.")]) -> None:
+    """Write methods/NAME.py, a working starting point."""
+    from harness.authoring import write_new_method
+
+    typer.echo(f"wrote {write_new_method(name)}; next: weighin check {name}")
+
+
+@app.command()
+def schema() -> None:
+    """The sweep file's JSON Schema, for editors."""
+    import json
+
+    from harness.spec import Sweep
+
+    typer.echo(json.dumps(Sweep.model_json_schema(), indent=2))
+
+
+def _list(found: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found, indent=2))
+        return
+    width = max(map(len, found))
+    for name, summary in found.items():
+        typer.echo(f"{name:{width}}  {summary}")
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Exit code 0: done; 1: some cells failed; 2: a request that cannot be carried out; 130: interrupted."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app(arguments)
+    except (SpecError, MethodError, DataError, StoreError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run it again to go on from here", err=True)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

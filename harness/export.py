@@ -1,0 +1,36 @@
+"""`weighin export`: a student of the store as the dense model that plain transformers loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.errors import SpecError
+from results.artifacts import Artifacts
+from results.load import choose
+from results.store import Store
+
+
+def export_row(row: str, directory: Path, store_url: str) -> Path:
+    """Write the materialised student of `ROW` or `ROW#seed` with its tokenizer.
+
+    Raises SpecError when there is no such row, it has no student, or the directory is not empty.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise SpecError(f"{directory}: exists and is not an empty directory")
+    store = Store(store_url)
+    name, _, seed = row.partition("#")
+    found = [r for r in choose(store.records()) if r.row == name and (not seed or str(r.cell.seed) == seed)]
+    if not found:
+        raise SpecError(f"{row}: no such row in store {store_url}; `weighin board` lists them")
+    stages = found[0].stages
+    stage = "distill" if "distill" in stages else "compress"
+    artifacts = Artifacts(store)
+    if stage not in stages or not artifacts.manifest(stage, stages[stage]):
+        raise SpecError(f"{row}: has no student ({found[0].status}: {found[0].reason})")
+    from transformers import AutoTokenizer
+
+    from methods import student
+
+    source = artifacts.directory(stage, stages[stage]) / "model"
+    student.save(student.materialise(student.load(source)), directory, AutoTokenizer.from_pretrained(source))
+    return directory

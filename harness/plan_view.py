@@ -1,0 +1,89 @@
+"""`weighin plan`: the graph with cached / to run / refused, why a stage misses, and what the rest costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.driver import State
+from harness.graph import Stage, why_different
+from harness.cells import SweepPlan
+from harness.pricing import CPU_FLOPS, GPU_FLOPS, Price, measured_rate
+from methods.interface import Plan
+from results.artifacts import Artifacts
+
+_WORDS = {State.CACHED: "cached", State.WAITING: "to run", State.FAILED: "failed before", State.BLOCKED: "blocked"}
+
+
+def reasons(plan: SweepPlan, states: Mapping[str, State], artifacts: Artifacts) -> dict[str, str]:
+    """Key -> which parts of the key differ from the most similar artifact that is there."""
+    found = {}
+    for name in {stage.name for stage in plan.stages if states[stage.key] is State.WAITING}:
+        others = list(artifacts.manifests(name))
+        for stage in (s for s in plan.stages if s.name == name and states[s.key] is State.WAITING):
+            differences = [why_different(stage.parts, other.parts) for other in others]
+            if differences:
+                found[stage.key] = "changed: " + ", ".join(min(differences, key=len))
+    return found
+
+
+def plan_json(
+    plan: SweepPlan, states: Mapping[str, State], why: Mapping[str, str], priced: Mapping[str, Price]
+) -> dict[str, Any]:
+    """The plan as data."""
+    return {
+        "sweep": plan.sweep.name,
+        "stages": [
+            {"key": s.key, "stage": s.name, "label": s.label, "state": _WORDS[states[s.key]]}
+            | ({"why": why[s.key]} if s.key in why else {})
+            | ({"tokens": p.tokens, "flops": p.flops, "worker_hours": p.worker_hours} if (p := priced.get(s.key)) else {})
+            for s in plan.stages
+        ],
+        "cells": [
+            {"row": cell.row, "seed": cell.seed, "cell": cell.name}
+            | ({"params": cell.solved.size} if isinstance(cell.solved, Plan) else {"skipped": cell.refusal})
+            for cell in plan.cells
+        ],
+    }
+
+
+def render_plan(
+    plan: SweepPlan, states: Mapping[str, State], why: Mapping[str, str], priced: Mapping[str, Price], artifacts: Artifacts
+) -> RenderableType:
+    """The plan as two tables and a bill."""
+    table = Table(title=f"plan of {plan.sweep.name}", title_justify="left", box=None, header_style="bold")
+    for column in ("stage", "", "key", "tokens", "FLOPs", "note"):
+        table.add_column(column, justify="right" if column in ("tokens", "FLOPs") else "left", overflow="fold")
+    for stage in plan.stages:
+        table.add_row(*_row(stage, states[stage.key], why.get(stage.key, ""), priced.get(stage.key)))
+    skipped = [Text(f"skipped  {cell.name}: {cell.refusal}") for cell in plan.cells if cell.refusal]
+    return Group(table, *skipped, Text(_bill(plan, states, priced, artifacts)))
+
+
+def _row(stage: Stage, state: State, why: str, price: Price | None) -> list[RenderableType]:
+    styles = {State.CACHED: "green", State.WAITING: "yellow"}
+    cost = [f"{price.tokens:,}", f"{price.flops:.2e}"] if price else ["", ""]
+    word = Text(_WORDS[state], style=styles.get(state, "red"))
+    return [Text(stage.label), word, stage.key[:8], *cost, Text(why)]
+
+
+def _bill(plan: SweepPlan, states: Mapping[str, State], priced: Mapping[str, Price], artifacts: Artifacts) -> str:
+    waiting = sum(state is State.WAITING for state in states.values())
+    cached = sum(state is State.CACHED for state in states.values())
+    skipped = sum(bool(cell.refusal) for cell in plan.cells)
+    hours = sum(price.worker_hours for price in priced.values())
+    text = f"{len(plan.cells)} cells ({skipped} skipped), {cached} stages cached, {waiting} to run"
+    if not priced:
+        return text
+    rate = measured_rate(artifacts)
+    basis = f"{rate:.1e} FLOP/s a core, measured in this store" if rate else f"{CPU_FLOPS:.0e} FLOP/s a core, assumed"
+    on_gpu = any(stage.execution.gpus for stage in plan.stages if stage.key in priced)
+    basis = f"{GPU_FLOPS:.0e} FLOP/s a GPU, assumed" if on_gpu else basis
+    tokens, flops = sum(p.tokens for p in priced.values()), sum(p.flops for p in priced.values())
+    unit = "GPU-hours" if on_gpu else "worker-hours"
+    return f"{text}\ntraining: {tokens:,} tokens, {flops:.2e} FLOPs, about {hours:.2g} {unit} at {basis}"
+

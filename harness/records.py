@@ -1,0 +1,151 @@
+"""Builds a cell's record from what its stages left in the store."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.graph import Stage, ancestors_first
+from harness.identity import digest
+from harness.cells import CellPlan, SweepPlan
+from harness.provenance import environment
+from results.artifacts import Artifacts, Manifest
+from results.record import Cell, Failure, Measured, Record, SizeCard, SpeedCard, StageCost
+
+CURVE_POINTS = 60
+"""A record keeps this many points of the loss curve; the artifact keeps all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """A cell of which nothing more will run."""
+
+    plan: SweepPlan
+    cell: CellPlan
+    artifacts: Artifacts
+    failed: set[str]
+    """Keys of stages that failed in this run or before."""
+
+    @property
+    def stages(self) -> list[Stage]:
+        return list(ancestors_first(self.cell.stages.values()))
+
+    def manifest(self, label: str) -> Manifest | None:
+        """The manifest of one of the cell's named stages."""
+        stage = self.cell.stages.get(label)
+        return self.artifacts.manifest(stage.name, stage.key) if stage else None
+
+
+def record_of(settled: Settled) -> tuple[Record, str]:
+    """The record, and a digest that tells this outcome from others of the same cell."""
+    failure = _failure(settled)
+    status = "skipped" if settled.cell.refusal else "failed" if failure else "complete"
+    size, speed = settled.manifest("compress"), settled.manifest("profile")
+    record = Record(
+        row=settled.cell.row,
+        sweep=settled.plan.sweep.name,
+        cell=_cell(settled),
+        status=status,  # type: ignore[arg-type]
+        reason=_reason(settled, failure),
+        failure=failure,
+        measured=list(_measured(settled)),
+        size=SizeCard(**size.result) if size else None,
+        speed=SpeedCard(**speed.result) if speed else None,
+        costs=[_cost(stage, settled.artifacts) for stage in settled.stages],
+        curve=_curve(settled),
+        stages=_stage_keys(settled),
+        provenance=environment() | {"created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
+    )
+    outcome = [record.row, record.cell.seed, status, record.reason, record.stages, _failed_attempt(settled)]
+    return record, digest(outcome, 12)
+
+
+def _cell(settled: Settled) -> Cell:
+    cell = settled.cell
+    return Cell(
+        teacher=settled.plan.sweep.teacher.name,
+        method=cell.contender.name,
+        fields=dict(cell.contender.fields),
+        budget=str(cell.budget) if cell.budget else None,
+        recipe=cell.recipe_kind,
+        recipe_digest=digest(cell.recipe.model_dump() if cell.recipe else None, 8),
+        seed=cell.seed,
+    )
+
+
+def _reason(settled: Settled, failure: Failure | None) -> str:
+    if settled.cell.refusal:
+        return settled.cell.refusal
+    return f"{failure.stage}: {failure.reason}" if failure else ""
+
+
+def _failure(settled: Settled) -> Failure | None:
+    for stage in settled.stages:
+        if stage.key not in settled.failed:
+            continue
+        attempts = [a for a in settled.artifacts.attempts(stage.name, stage.key) if a.status == "failed"]
+        last = attempts[-1]
+        return Failure(stage=stage.label, failure_class=last.failure_class, reason=last.reason, log_tail=last.log_tail)
+    return None
+
+
+def _failed_attempt(settled: Settled) -> list[str]:
+    return sorted(stage.key for stage in settled.stages if stage.key in settled.failed)
+
+
+def _measured(settled: Settled) -> Iterator[Measured]:
+    for name, task in settled.plan.tasks.items():
+        for label, when in ((name, "final"), (f"{name} before", "before_training")):
+            manifest = settled.manifest(label)
+            if manifest is None:
+                continue
+            items = manifest.files.get("items.parquet")
+            home = settled.artifacts.home(manifest.stage, manifest.key)
+            for place, metric in enumerate(task.metrics):
+                yield Measured(
+                    protocol=name,
+                    metric=metric.name,
+                    value=manifest.result["metrics"][metric.name],
+                    unit=metric.unit,
+                    higher_is_better=metric.higher_is_better,
+                    main=place == 0,
+                    when=when,  # type: ignore[arg-type]
+                    data=settled.cell.stages[label].data,
+                    items_path=f"{home}/{manifest.attempt}/items.parquet" if items else None,
+                    items_sha256=items["sha256"] if items else None,
+                    stage_key=manifest.key,
+                )
+
+
+def _cost(stage: Stage, artifacts: Artifacts) -> StageCost:
+    """All attempts count, the failed and the killed too."""
+    attempts = artifacts.attempts(stage.name, stage.key)
+    manifest = artifacts.manifest(stage.name, stage.key)
+    result: Any = manifest.result if manifest else {}
+    return StageCost(
+        stage=stage.name,
+        key=stage.key,
+        worker_s=sum(attempt.elapsed_s * attempt.workers for attempt in attempts),
+        tokens=result.get("tokens", 0),
+        flops=result.get("flops", 0.0),
+        attempts=max(1, len(attempts)),
+    )
+
+
+def _curve(settled: Settled) -> list[dict[str, float]]:
+    manifest = settled.manifest("distill")
+    if manifest is None:
+        return []
+    path = f"{settled.artifacts.home('distill', manifest.key)}/{manifest.attempt}/curve.json"
+    points: list[dict[str, float]] = json.loads(settled.artifacts.store.read_bytes(path))
+    stride = max(1, len(points) // CURVE_POINTS)
+    return [*points[::stride], points[-1]] if (len(points) - 1) % stride else points[::stride]
+
+
+def _stage_keys(settled: Settled) -> dict[str, str]:
+    named = {label: stage.key for label, stage in settled.cell.stages.items()}
+    shared = {stage.name: stage.key for stage in settled.stages if stage.name in ("teacher", "corpus", "tokens")}
+    return shared | named
