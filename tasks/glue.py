@@ -87,6 +87,7 @@ class Cola(Glue):
 
     name = "glue.cola.v1"
     config = "cola"
+    train_examples = 8551
     columns = ("sentence",)
     metrics = (MATTHEWS,)
 
@@ -96,6 +97,7 @@ class Sst2(Glue):
 
     name = "glue.sst2.v1"
     config = "sst2"
+    train_examples = 67_349
     columns = ("sentence",)
 
 
@@ -104,6 +106,7 @@ class Mrpc(Glue):
 
     name = "glue.mrpc.v1"
     config = "mrpc"
+    train_examples = 3668
     metrics = (F1, ACCURACY)
 
 
@@ -112,6 +115,7 @@ class Qqp(Glue):
 
     name = "glue.qqp.v1"
     config = "qqp"
+    train_examples = 363_846
     columns = ("question1", "question2")
     metrics = (F1, ACCURACY)
 
@@ -121,6 +125,7 @@ class Stsb(Glue):
 
     name = "glue.stsb.v1"
     config = "stsb"
+    train_examples = 5749
     num_labels = 1
     metrics = (PEARSON, SPEARMAN)
 
@@ -134,6 +139,7 @@ class Mnli(Glue):
 
     name = "glue.mnli.v1"
     config = "mnli"
+    train_examples = 392_702
     columns = ("premise", "hypothesis")
     num_labels = 3
     metrics = (ACCURACY, MISMATCHED)
@@ -176,6 +182,7 @@ class Qnli(Glue):
 
     name = "glue.qnli.v1"
     config = "qnli"
+    train_examples = 104_743
     columns = ("question", "sentence")
 
 
@@ -184,6 +191,7 @@ class Rte(Glue):
 
     name = "glue.rte.v1"
     config = "rte"
+    train_examples = 2490
 
 
 class Wnli(Glue):
@@ -191,3 +199,4 @@ class Wnli(Glue):
 
     name = "glue.wnli.v1"
     config = "wnli"
+    train_examples = 635

@@ -145,7 +145,8 @@ def _complete(directory: Path, *, weights: bool) -> bool:
 
 
 def _missing_model(model_id: str, mirror: Path | None, why: str) -> DataError:
-    return DataError(f"model {model_id}: {_absent(mirror)}, and {why}")
+    where = f"{_absent(mirror)} as safetensors" if mirror else _absent(mirror)
+    return DataError(f"model {model_id}: {where}, and {why}")
 
 
 def _absent(mirror: Path | None) -> str:

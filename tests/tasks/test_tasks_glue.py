@@ -134,5 +134,6 @@ def test_mnli_scores_matched_and_mismatched_apart(write_split: Callable[..., Pat
 def test_mirror_has_the_published_rows(mirror: Path, name: str, split: str, count: int):
     examples = registry.load(f"glue.{name}.v1").examples(split, mirror)
     assert len(examples) == count
+    assert split != "train" or registry.load(f"glue.{name}.v1").train_examples == count
     assert (examples.second is None) == (name in {"cola", "sst2"})
     assert set(examples.labels) == {0, 1}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.hub import HubSplit, combined, digest, model_directory, model_fingerprint
+from tasks.hub import HubSplit, check_model, combined, digest, model_directory, model_fingerprint
 from tasks.interface import DataError
 
 SPLIT = HubSplit(repo="owner/set", config="plain", split="train", revision="0" * 40)
@@ -108,17 +108,20 @@ def test_model_fingerprint_is_content_or_revision(tmp_path: Path):
     assert model_fingerprint("owner/model", "0" * 40, tmp_path) == f"hub:owner/model@{'0' * 40}"
     with pytest.raises(DataError, match="needs a revision"):
         model_fingerprint("owner/model", None, None)
-    seen = {model_fingerprint("owner/model", None, tmp_path, weights=False)}
+    seen = set()
     for content in (b"1", b"2"):
         (mirrored / "model.safetensors").write_bytes(content)
         seen.add(model_fingerprint("owner/model", None, tmp_path))
-    assert len(seen) == 3
+    assert len(seen) == 2
     assert all(value.startswith("sha256:") for value in seen)
+    check_model("owner/model", None, tmp_path)
 
 
 def test_a_model_without_revision_is_not_taken_from_the_hub():
     with pytest.raises(DataError, match=r"model owner/model: no mirror given .* needs a revision"):
         model_directory("owner/model", None, None)
+    with pytest.raises(DataError, match="needs a revision"):
+        check_model("owner/model", None, None)
 
 
 def test_digest_depends_on_names_contents_and_order(tmp_path: Path):
