@@ -39,16 +39,14 @@ def board(reader: Reader, sweep: str | None = None) -> Board:
     return Board(sweep, tuple(tabs))
 
 
-def build_rows(
-    records: Sequence[Record], reader: Reader, *, main_only: bool = True
-) -> tuple[list[Row], dict[str, Evidence]]:
+def build_rows(records: Sequence[Record], reader: Reader) -> tuple[list[Row], dict[str, Evidence]]:
     """Every row with its scores, not ranked yet, and the samples behind them; `records` are sorted by row and seed."""
     users = count_users(records)
     rows, evidence = [], {}
     for name, members in groupby(records, key=lambda record: record.row):
         cells = list(members)
-        evidence[name] = gather(cells, reader, main_only=main_only)
-        rows.append(_row(cells, evidence[name], users))
+        evidence[name] = gather(cells, reader, main_only=True)
+        rows.append(build_row(cells, evidence[name], users))
     return rows, evidence
 
 
@@ -62,7 +60,8 @@ def _nothing(sweep: str | None, known: set[str]) -> str:
     return f"No results of sweep {sweep!r} in this store; {hint}"
 
 
-def _row(cells: Sequence[Record], evidence: Evidence, users: Mapping[tuple[str, str], int]) -> Row:
+def build_row(cells: Sequence[Record], evidence: Evidence, users: Mapping[tuple[str, str], int]) -> Row:
+    """A row from its cells (one record per seed); `users` counts who shares each stage."""
     newest = max(cells, key=age_key)
     complete = [cell for cell in cells if cell.status == "complete"]
     shown = max(complete, key=age_key) if complete else newest

@@ -26,7 +26,7 @@ def digits(summary: Summary) -> int:
 
 def value(summary: Summary) -> str:
     """`32.41`"""
-    return f"{summary.value:.{digits(summary)}f}" if isfinite(summary.value) else str(summary.value)
+    return _signed(f"{summary.value:.{digits(summary)}f}") if isfinite(summary.value) else str(summary.value)
 
 
 def interval(summary: Summary) -> str:
@@ -34,7 +34,12 @@ def interval(summary: Summary) -> str:
     if summary.low is None or summary.high is None:
         return "·"
     places = digits(summary)
-    return f"{summary.low:.{places}f}–{summary.high:.{places}f}{MARKS.get(summary.basis, '')}"
+    return _signed(f"{summary.low:.{places}f}–{summary.high:.{places}f}{MARKS.get(summary.basis, '')}")
+
+
+def _signed(text: str) -> str:
+    """With a true minus sign, which an en dash beside it does not hide."""
+    return text.replace("-", "−")
 
 
 def ranks(score: Score) -> str:
@@ -56,7 +61,7 @@ def cell(row: Row, column: Column) -> str:
 
 def count(number: float) -> str:
     """`124.4M`: three to four significant digits and a suffix."""
-    for limit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+    for limit, suffix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= limit:
             return f"{number / limit:.4g}{suffix}"
     return f"{number:.4g}"

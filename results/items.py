@@ -81,6 +81,8 @@ def _read(measured: Measured, reader: Reader) -> tuple[Columns | None, str]:
     if measured.items_sha256 is not None and hashlib.sha256(data).hexdigest() != measured.items_sha256:
         return None, "items file is damaged"
     columns = _columns(data)
+    if columns is None:
+        return None, "items file is damaged"
     if "item" not in columns or len(columns["item"]) < 2:
         return None, "fewer than two items"
     if len(np.unique(columns["item"])) < len(columns["item"]):
@@ -88,8 +90,12 @@ def _read(measured: Measured, reader: Reader) -> tuple[Columns | None, str]:
     return columns, ""
 
 
-def _columns(data: bytes) -> Columns:
+def _columns(data: bytes) -> Columns | None:
+    import pyarrow
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(io.BytesIO(data))
+    try:
+        table = pyarrow.parquet.read_table(io.BytesIO(data))
+    except (pyarrow.ArrowInvalid, OSError):
+        return None
     return {name: table.column(name).to_numpy() for name in table.column_names}

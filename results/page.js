@@ -17,8 +17,8 @@ function layout(xTitle, yTitle, log) {
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif", size: 12, color: colour("soft") },
-    margin: { l: 50, r: 12, t: 12, b: 40 }, hovermode: "closest",
-    legend: { orientation: "h", y: -0.22, yanchor: "top" },
+    margin: { l: 40, r: 12, t: 12, b: 50 }, hovermode: "closest",
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" },
     hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink") } },
     xaxis: { ...axis, title: { text: xTitle }, tickformat: "~s" },
     yaxis: { ...axis, title: { text: plain(yTitle) }, type: log ? "log" : "linear", nticks: 8, dtick: undefined },
@@ -45,14 +45,18 @@ function drawQuality(target, plot) {
       hovertemplate: "%{y:.5g} [%{customdata[0]:.5g}, %{customdata[1]:.5g}]<br>%{x:.4s} parameters",
     };
   });
-  const look = layout("parameters (filled: this budget)", plot.title, plot.log);
+  const look = layout("parameters (filled: this budget)", "", plot.log);
   for (const reference of plot.references) {
+    traces.push({
+      name: plain(reference.name), mode: "markers", x: [reference.params], y: [reference.value], showlegend: false,
+      marker: { color: colour("soft"), size: 9, symbol: "diamond" }, hovertemplate: "%{y:.5g}<br>%{x:.4s} parameters",
+    });
     look.shapes.push({
       type: "line", xref: "paper", x0: 0, x1: 1, y0: reference.value, y1: reference.value,
       line: { color: colour("soft"), width: 1, dash: "dash" },
     });
     look.annotations.push({
-      xref: "paper", x: 1, xanchor: "right", y: plot.log ? Math.log10(reference.value) : reference.value,
+      xref: "paper", x: 0, xanchor: "left", y: plot.log ? Math.log10(reference.value) : reference.value,
       yanchor: "bottom", showarrow: false, text: plain(reference.name), font: { color: colour("soft") },
     });
   }

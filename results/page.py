@@ -128,7 +128,7 @@ def _row(row: Row, tab: Tab, place: int, bounds: Mapping[str, tuple[float, float
     reason = f'<small class="reason">{escape(row.reason)}</small>' if row.reason else ""
     cells = [
         f'<th scope="row" data-sort="{escape(row.label)}"><button type="button" class="open" aria-expanded="false">'
-        f"{swatch}{escape(row.method)}{badge}</button><small>{escape(fields)}</small>{reason}</th>",
+        f"{swatch}{escape(row.method)}</button>{badge}<small>{escape(fields)}</small>{reason}</th>",
         *(_score_cell(row.scores.get(column.key), bounds[column.key]) for column in tab.columns),
         *_measured_cells(row),
         _cell(row.cost.worker_s, duration(row.cost.worker_s)),

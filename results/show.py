@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from results.board import build_rows
+from results.board import build_row
+from results.cost import count_users
 from results.errors import StoreError
 from results.formatting import count, duration, interval, status, value
 from results.json_view import column_json, render, row_json
 from results.load import choose
 from results.model import Column, Row, Seed
 from results.reader import Reader
+from results.scores import gather
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,14 +39,10 @@ def show(reader: Reader, target: str) -> Shown:
     own = [record for record in records if record.row == name and seed in ("", str(record.cell.seed))]
     if not own:
         raise StoreError(_unknown(target, [r.id if seed else r.row for r in records]))
-    wanted = {record.id for record in own}
-    bare = [
-        r if r.id in wanted else r.model_copy(update={"measured": []}) for r in records if r.row != name or r in own
-    ]
-    rows, evidence = build_rows(bare, reader, main_only=False)
-    row = next(row for row in rows if row.id == name)
+    evidence = gather(own, reader, main_only=False)
+    row = build_row(own, evidence, count_users(records))
     columns = sorted(
-        (column for column in evidence[name].samples if column.when == "final"),
+        (column for column in evidence.samples if column.when == "final"),
         key=lambda column: (not column.main, column.key),
     )
     return Shown(row, tuple(columns))

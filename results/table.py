@@ -69,11 +69,13 @@ def _line(row: Row, columns: Sequence[Column]) -> list[str]:
         scores = [cell(row, column) for column in columns]
     else:
         scores = [row.status] * len(columns)
-    size = (f"{count(row.size.params)} ({row.size.params_fraction:.3f})", count(row.size.macs_per_token))
+    size = ["–", "–"]
+    if row.size:
+        size = [f"{count(row.size.params)} ({row.size.params_fraction:.3f})", count(row.size.macs_per_token)]
     return [
         row.label,
         *scores,
-        *(size if row.size else ("–", "–")),
+        *size,
         duration(row.cost.worker_s),
         str(len(row.seeds)),
         row.id,
@@ -127,14 +129,15 @@ def comma_separated(board: Board) -> str:
 
 
 def _flat(tab: Tab, recipe: str, row: Row, columns: Sequence[Column]) -> list[object]:
-    size, score_cells = row.size, []
+    size = row.size
+    score_cells: list[object] = []
     for column in columns:
         found = row.scores.get(column.key) if column in tab.columns else None
         if found is None:
             score_cells += [None] * 8
             continue
         s, rank, before = found.summary, found.rank or (None, None), found.before
-        score_cells += [s.value, s.low, s.high, s.basis, *rank, found.pareto, before and before.value]
+        score_cells += [s.value, s.low, s.high, s.basis, *rank, found.pareto, before.value if before else None]
     sizes = [size.params, size.params_fraction, size.macs_per_token, size.stored_bytes] if size else [None] * 4
     fields = "; ".join(f"{name}={value}" for name, value in sorted(row.fields.items()))
     place = [tab.teacher, tab.budget, recipe, row.id, row.method, fields, row.status, row.reason, len(row.seeds)]

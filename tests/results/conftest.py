@@ -43,6 +43,9 @@ class FakeReader:
     def add(self, record: Record) -> None:
         self._records.append(record)
 
+    def clear(self) -> None:
+        self._records.clear()
+
 
 class Sweep:
     """Writes records of one sweep into a fake store; `quality` 0 is the teacher's, larger is worse."""
