@@ -59,6 +59,7 @@ def build(
         model.set_submodule(path, _replacement(model, path, spec), strict=True)
     final = student_config(dense, operated)
     final.architectures = [type(model).__name__]
+    model.loss_type = "ForCausalLM" if head == "lm" else "ForSequenceClassification"
     for module in model.modules():
         if getattr(module, "config", None) is dense:
             module.config = final

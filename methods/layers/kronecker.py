@@ -102,7 +102,8 @@ class KroneckerEmbedding(Factorised, kind="kronecker.embedding"):
 
     @property
     def macs_per_token(self) -> int:
-        return self.in_features
+        """Scaling A's row, which no matrix product does: nothing."""
+        return 0
 
     @property
     def head_macs_per_token(self) -> int:
@@ -114,8 +115,8 @@ class KroneckerEmbedding(Factorised, kind="kronecker.embedding"):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """W h, as A (H B^T) with h as H (d/f x f)."""
-        folded = hidden.reshape(*hidden.shape[:-1], -1, self.right.shape[1]) @ self.right[0]
-        return F.linear(folded, self.left)
+        folded = F.linear(hidden.reshape(*hidden.shape[:-1], -1, self.right.shape[1]), self.right)
+        return F.linear(folded[..., 0], self.left)
 
     def materialise(self) -> Tensor:
         return torch.kron(self.left, self.right)

@@ -1,0 +1,63 @@
+"""Tiny teachers with random weights, for checking methods without data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+VOCAB = 96
+TEACHERS = ("gpt2", "gpt2-untied", "llama", "llama-untied")
+
+
+def config(label: str) -> PretrainedConfig:
+    """The configuration behind a label of `TEACHERS`; grouped-query attention in Llama."""
+    from transformers import GPT2Config, LlamaConfig
+
+    family, _, untied = label.partition("-")
+    shared = {"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": not untied}
+    if family == "gpt2":
+        off = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        return GPT2Config(n_embd=48, n_layer=4, n_head=4, n_positions=32, **off, **shared)
+    return LlamaConfig(
+        hidden_size=48,
+        intermediate_size=144,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=32,
+        **shared,
+    )
+
+
+def teacher(label: str) -> PreTrainedModel:
+    """A model whose matrices have decaying singular values, as trained ones do; same label, same bits."""
+    from methods.families import architecture, weight_OI
+    from methods.student import build
+
+    made = config(label)
+    model = build(made, {})
+    dense = architecture(made)
+    matrices = {each.path for each in dense.matrices} | {dense.embedding} | (set() if dense.tied else {dense.head})
+    generator = torch.Generator().manual_seed(TEACHERS.index(label))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(1 + 0.1 * noise if parameter.dim() == 1 and "bias" not in name else 0.1 * noise)
+        for path in sorted(matrices):
+            _decay(weight_OI(model.get_submodule(path)), 10.0 if path == dense.embedding else 3.0)
+    return model
+
+
+def _decay(weight: torch.Tensor, scale: float) -> None:
+    """Give `weight` singular values of scale / (1 + i / 4), in place."""
+    u, s, vt = torch.linalg.svd(weight.double(), full_matrices=False)
+    weight.copy_(u * (scale / (1 + torch.arange(len(s)) / 4)) @ vt)
+
+
+def tokens(batch: int = 4, length: int = 32) -> torch.Tensor:
+    """Fixed random tokens (batch x length); none is the special token 0."""
+    return torch.randint(1, VOCAB, (batch, length), generator=torch.Generator().manual_seed(0))
