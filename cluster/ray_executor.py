@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -124,9 +125,17 @@ def _connect(address: str | None, cpus: int | None) -> None:
         ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=128 * 2**20, **quiet)
         return
     try:
+        _knock(address)
         ray.init(address, runtime_env=_shipped_code(), **quiet)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SpecError(f"--address {address}: cannot join a Ray cluster there: {_reason(error)}") from error
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nothing listens at a HOST:PORT; Ray itself takes minutes to say so."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _shipped_code() -> dict[str, Any]:
