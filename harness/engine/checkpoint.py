@@ -1,7 +1,7 @@
 """Checkpoints free of world size and ZeRO stage: full fp32 weights and moments as safetensors, the rest as JSON.
 
 A directory holds `weight.safetensors`, `exp_avg.safetensors`, `exp_avg_sq.safetensors` (parameter name -> full tensor)
-and `state.json` (step, tokens, seconds, curve). Data order and dropout follow from the step, so no random state is kept.
+and `state.json` (step, tokens, seconds, curve). Data order and dropout follow from the step: no random state is kept.
 """
 
 from __future__ import annotations

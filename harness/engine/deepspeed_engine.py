@@ -49,7 +49,8 @@ def join_process_group(device: torch.device, ranks: Ranks) -> None:
             raise StageFailure(f"{ranks.world} workers, but no process group and no MASTER_ADDR to make one")
         dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.world)
         return
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
 def _deepspeed(device: torch.device) -> Any:
@@ -170,8 +171,8 @@ class Engine:
         """One optimiser step; the loss and its parts as means over the global batch.
 
         The loss of each micro-batch counts by its share of the global batch, so that the sum over workers is the mean
-        over its rows. Nothing is updated when the loss is not finite. Dropout is keyed by a micro-batch's first row, not
-        by worker.
+        over its rows. Nothing is updated when the loss is not finite. Dropout is keyed by a micro-batch's first row,
+        not by worker.
         """
         for group in self._inner.param_groups:
             group["lr"] = learning_rate
@@ -221,6 +222,10 @@ class Engine:
             self._set_full(name, "weight", weights[name])
         for values in self._inner.state.values():
             values["step"] = torch.tensor(float(step), device=self.device)
+
+    def abandon(self) -> None:
+        """Dismantle the engine after an error: talks to no other worker, and leaves the objective unusable."""
+        self._engine.destroy()
 
     def close(self) -> None:
         """Put the full fp32 weights back into the objective and dismantle the engine."""
@@ -299,7 +304,7 @@ def _quiet() -> Iterator[None]:
 
 def _keep(objective: nn.Module, *, everything: bool) -> dict[str, Tensor]:
     """Copies on the CPU of what training cannot give back: frozen parameters; with `everything`, all and buffers."""
-    kept = {name: p for name, p in objective.named_parameters() if everything or not p.requires_grad}
+    kept: dict[str, Tensor] = {name: p for name, p in objective.named_parameters() if everything or not p.requires_grad}
     if everything:
         persistent = objective.state_dict(keep_vars=True).keys()
         kept |= {name: b for name, b in objective.named_buffers() if name in persistent and b.is_floating_point()}

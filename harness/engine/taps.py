@@ -56,7 +56,7 @@ def recording(model: PreTrainedModel, taps: Sequence[Tap], side: str) -> Iterato
                 stack.enter_context(module.register_forward_hook(_output_hook(seen, path)))
             else:
                 stack.callback(module.__dict__.pop, "_weighin_record", None)
-                module._weighin_record = _recorder(seen, path)  # type: ignore[assignment]
+                module._weighin_record = _recorder(seen, path)
         if any(tap.kind == "attention" for tap in taps):
             stack.enter_context(_recording_attention(model))
         yield seen

@@ -66,8 +66,10 @@ def train(
             )
             if due.at(state.step, engine):
                 checkpoint.save(engine, state, checkpoints)
-    finally:
-        engine.close()
+    except BaseException:
+        engine.abandon()
+        raise
+    engine.close()
     return TrainResult(curve=state.curve, tokens=state.tokens, seconds=state.seconds)
 
 
@@ -100,15 +102,18 @@ def micro_batch(batches: Batches, execution: Execution, world: int) -> int:
     share = batches.rows // world
     if execution.micro_batch:
         if share % execution.micro_batch:
-            divisors = [n for n in range(1, share + 1) if share % n == 0]
-            near = min(divisors, key=lambda n: abs(n - execution.micro_batch))
+            near = min(_divisors(share), key=lambda n: abs(n - (execution.micro_batch or 1)))
             raise StageFailure(
                 f"micro_batch {execution.micro_batch} does not divide a worker's {share} rows of the global batch; "
                 f"nearest: {near}"
             )
         return execution.micro_batch
     most = MICRO_BATCH_TOKENS["cuda" if execution.gpus else "cpu"] // batches.row_tokens
-    return max(n for n in range(1, share + 1) if share % n == 0 and n <= max(1, most))
+    return max(n for n in _divisors(share) if n <= max(1, most))
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def _step(engine: Engine, batches: Batches, micro: int, state: TrainState, rate: float) -> None:

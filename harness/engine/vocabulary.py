@@ -186,7 +186,8 @@ def _leaves(tensor: Tensor) -> list[nn.Parameter]:
     if tensor.grad_fn is None:
         return [tensor] if isinstance(tensor, nn.Parameter) else []
     found: dict[int, nn.Parameter] = {}
-    seen, pending = set(), [tensor.grad_fn]
+    seen: set[Any] = set()
+    pending: list[Any] = [tensor.grad_fn]
     while pending:
         node = pending.pop()
         variable = getattr(node, "variable", None)
