@@ -29,7 +29,7 @@ def uniform_ranks(matrices: Sequence[Matrix], entries: int, size: Callable[[Matr
     """One rank per matrix such that each keeps the same fraction of its entries and all together at most `entries`.
 
     The common fraction is found by bisection; what rounding leaves is spent by raising ranks by one, in order. None
-    keeps the matrix dense, which happens to all of them when `entries` covers them.
+    keeps the matrix dense: all of them when `entries` covers them, one whose next rank would save nothing.
 
     Args:
         size: parameters of a factorisation of the matrix at a rank of at least 1; increasing in the rank.
@@ -49,7 +49,7 @@ def uniform_ranks(matrices: Sequence[Matrix], entries: int, size: Callable[[Matr
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if spent(at(middle)) <= entries else (low, middle)
-    return list(_spend_rest(matrices, at(low), entries, size))
+    return _spend_rest(matrices, at(low), entries, size)
 
 
 def _largest_rank(matrix: Matrix, keep: float, size: Callable[[Matrix, int], int]) -> int:
@@ -62,13 +62,14 @@ def _largest_rank(matrix: Matrix, keep: float, size: Callable[[Matrix, int], int
 
 
 def _spend_rest(
-    matrices: Sequence[Matrix], ranks: list[int], entries: int, size: Callable[[Matrix, int], int]
-) -> list[int]:
+    matrices: Sequence[Matrix], ranks: Sequence[int], entries: int, size: Callable[[Matrix, int], int]
+) -> list[int | None]:
+    """Raise ranks by one, in order, as far as `entries` go; a rank that saves nothing gives way to the dense matrix."""
     left = entries - sum(size(each, rank) for each, rank in zip(matrices, ranks, strict=True))
+    raised: list[int | None] = list(ranks)
     for i, each in enumerate(matrices):
-        raised = size(each, ranks[i] + 1)
-        cost = raised - size(each, ranks[i])
-        if cost <= left and raised < each.size:
-            ranks[i] += 1
+        cost = min(size(each, ranks[i] + 1), each.size) - size(each, ranks[i])
+        if cost <= left:
+            raised[i] = ranks[i] + 1 if size(each, ranks[i] + 1) < each.size else None
             left -= cost
-    return ranks
+    return raised

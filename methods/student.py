@@ -146,6 +146,8 @@ def load(
     model = build(dense_config(fields), fields.get("surgery") or {}, changes=changes, head=head).to(dtype)
     weights = read_weights(directory, model.base_model_prefix)
     fresh = head == "classification" and "score.weight" not in weights
+    if head == "lm" and "score.weight" in weights:
+        raise MethodError(f"{directory} holds a classifier (it has 'score.weight'), not a language model")
     if fresh:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("lm_head.")}
         score = torch.empty(model.score.weight.shape, dtype=dtype).normal_(std=model.config.initializer_range)

@@ -1,0 +1,69 @@
+"""Fields as written in YAML: strict, expanded, and back."""
+
+import pytest
+
+from methods.fields import changed_fields, decode, grid
+from methods.interface import MethodError
+from methods.low_rank import LowRank
+from methods.tensor_train import TensorTrain
+
+
+def test_decodes_and_reports_what_changed():
+    method = decode("low_rank", {"layers": "odd", "matrices": "all"})
+    assert method == LowRank(layers="odd")
+    assert changed_fields(method) == {"layers": "odd"}
+    assert changed_fields(LowRank()) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("low_rank", {"layer": "odd"}, "low_rank: unknown field 'layer'; did you mean 'layers'?"),
+        ("identity", {"rank": 3}, "identity: unknown field 'rank'; it has no fields"),
+        ("low_rank", {"layers": "od"}, "low_rank: layers: Input should be 'all', 'odd' or 'even'"),
+        ("tensor_train", {"cores": "3"}, "tensor_train: cores: Input should be a valid integer"),
+        ("tensor_train", {"cores": 2.5}, "tensor_train: cores: Input should be a valid integer"),
+        ("tensor_train", {"cores": 1}, "tensor_train: cores must be at least 2, not 1"),
+        ("tensor_train", {"cores": float("nan")}, "tensor_train: Out of range float values"),
+        ("low_ronk", {}, "method 'low_ronk' is not known; did you mean 'low_rank'?"),
+    ],
+)
+def test_refuses_in_one_line(name, values, message):
+    with pytest.raises(MethodError) as error:
+        decode(name, values)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_lists_make_a_grid_with_the_last_field_fastest():
+    methods = grid("tensor_train", {"cores": [2, 3], "matrices": ["ffn", "all"], "layers": "odd"})
+    wanted = [(c, m) for c in (2, 3) for m in ("ffn", "all")]
+    assert methods == [TensorTrain(cores=c, matrices=m, layers="odd") for c, m in wanted]
+    assert grid("low_rank", {}) == [LowRank()]
+
+
+def test_a_list_is_one_value_where_the_type_takes_it(monkeypatch):
+    import sys
+    from dataclasses import dataclass
+    from types import ModuleType
+
+    from methods import registry
+
+    @dataclass(frozen=True, kw_only=True)
+    class Sliced(LowRank):
+        widths: tuple[int, ...] = (1,)
+
+    module = ModuleType("sliced_method")
+    module.Sliced = Sliced
+    monkeypatch.setitem(sys.modules, "sliced_method", module)
+    monkeypatch.setattr(registry, "_targets", lambda: {"sliced": "sliced_method:Sliced"})
+    assert grid("sliced", {"widths": [4, 8]}) == [Sliced(widths=(4, 8))]
+    assert grid("sliced", {"widths": [[4, 8], [2]]}) == [Sliced(widths=(4, 8)), Sliced(widths=(2,))]
+    assert changed_fields(Sliced(widths=(2,))) == {"widths": [2]}
+
+
+def test_grid_refuses_nothing_to_choose_from_and_wrong_members():
+    with pytest.raises(MethodError, match="cores: an empty list"):
+        grid("tensor_train", {"cores": []})
+    with pytest.raises(MethodError, match="cores: Input should be a valid integer"):
+        grid("tensor_train", {"cores": [2, "3"]})
