@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Examples as token ids of different lengths; rows are padded only when they meet in a batch."""
+    """Examples as token ids of different lengths; batches of them are padded on the right."""
 
     input_ids: Sequence[Sequence[int]]
     lengths: np.ndarray
@@ -23,16 +23,6 @@ class Encoded:
     """Class indices as int64; float64 for regression."""
     pad_token_id: int
     """Must also be `config.pad_token_id` of the model: its classifier reads the last token that is not this one."""
-
-    def batch(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Input ids (B, T), attention mask (B, T), labels (B,) of some rows, padded on the right to the longest."""
-        import numpy as np
-
-        chosen = np.asarray(rows)
-        mask_BT = (np.arange(self.lengths[chosen].max()) < self.lengths[chosen, None]).astype(np.int64)
-        ids_BT = np.full(mask_BT.shape, self.pad_token_id, dtype=np.int64)
-        ids_BT[mask_BT == 1] = [token for row in rows for token in self.input_ids[row]]
-        return ids_BT, mask_BT, self.labels[chosen]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> Encoded:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TASK = "wikitext"
+VERY_LARGE = 10**30
+"""Tokens; what transformers itself uses for no limit."""
 METRICS = {"word_ppl": "word_perplexity", "byte_ppl": "byte_perplexity", "bits_per_byte": "bits_per_byte"}
 """Our name of a metric -> lm-eval's."""
 AGGREGATIONS = {
@@ -67,7 +69,7 @@ class LmEvalPerplexity(Protocol):
         with _quiet():
             scorer = HFLM(
                 pretrained=model,
-                tokenizer=deepcopy(tokenizer),  # HFLM gives it a padding token
+                tokenizer=_own_copy(tokenizer),
                 batch_size=self.batch_windows,
                 device=str(model.device),
                 max_length=context,
@@ -88,6 +90,13 @@ class LmEvalPerplexity(Protocol):
             },
             details={"context": context, "lm_eval": version("lm_eval"), "pages": len(pages)},
         )
+
+
+def _own_copy(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A tokenizer that HFLM may give a padding token, and that does not warn of pages longer than the context."""
+    copied = deepcopy(tokenizer)
+    copied.model_max_length = VERY_LARGE
+    return copied
 
 
 def _evaluate(scorer: Any, pages: list[str]) -> Any:

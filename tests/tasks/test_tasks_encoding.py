@@ -46,15 +46,6 @@ def test_single_texts_are_cut(tokenizer: Any):
     assert encode(tokenizer, SINGLE, 3).input_ids[1] == ids(tokenizer, SINGLE.first[1])[:3]
 
 
-def test_batches_are_padded_on_the_right(tokenizer: Any):
-    found = encode(tokenizer, SINGLE, 100)
-    ids_BT, mask_BT, labels_B = found.batch([1, 0])
-    assert ids_BT.shape == mask_BT.shape == (2, found.lengths[1])
-    assert mask_BT.sum(axis=1).tolist() == [found.lengths[1], found.lengths[0]]
-    assert ids_BT[1].tolist() == found.input_ids[0] + [0] * (found.lengths[1] - found.lengths[0])
-    assert labels_B.tolist() == [1, 0]
-
-
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_transformers_pools_the_last_token_of_every_row(tokenizer: Any, family: str):
     """A padded batch scores as each example does alone, where the last token is the last position."""
@@ -77,7 +68,9 @@ def test_transformers_pools_the_last_token_of_every_row(tokenizer: Any, family: 
         shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
         model = LlamaForSequenceClassification(LlamaConfig(**shape, **special))
     model.eval()
-    ids_BT, mask_BT, _ = (torch.from_numpy(array) for array in encoded.batch([0, 1]))
+    rows = [torch.tensor(row) for row in encoded.input_ids]
+    ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=encoded.pad_token_id)
+    mask_BT = (torch.arange(ids_BT.shape[1]) < torch.from_numpy(encoded.lengths)[:, None]).long()
     assert mask_BT.min() == 0
     with torch.no_grad():
         together = model(input_ids=ids_BT, attention_mask=mask_BT).logits
