@@ -99,7 +99,7 @@ class PydocReversed(PhraseOrder):
 
     name = "pydoc.reversed.v1"
     words = 8
-    train_size = 2000
+    train_size = 3000
 
     def example(self, phrase: Words, altered: bool) -> tuple[str, str | None]:
         return " ".join(reversed(phrase) if altered else phrase), None
