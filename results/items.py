@@ -95,7 +95,7 @@ def _columns(data: bytes) -> Columns | None:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(data))
+        table = pyarrow.parquet.ParquetFile(io.BytesIO(data)).read()
     except (pyarrow.ArrowInvalid, OSError):
         return None
     return {name: table.column(name).to_numpy() for name in table.column_names}

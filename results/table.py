@@ -111,7 +111,7 @@ def escape_markdown(text: str) -> str:
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def comma_separated(board: Board) -> str:
+def as_csv(board: Board) -> str:
     """CSV, one line per row and tab, numbers in full; a text that a spreadsheet would run starts with a quote."""
     columns = list({column.key: column for tab in board.tabs for column in tab.columns}.values())
     names = titles(columns)

@@ -12,6 +12,7 @@ import pytest
 
 from results.board import board
 from results.page import page, script_json
+from results.plots import colours, curves, quality
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--"
 
@@ -82,6 +83,24 @@ def test_every_row_stands_on_its_tab_with_reason_and_command(finished: Any) -> N
             assert f"weighin show {row.id}" in html
     assert "loss is not finite at step 17" in html
     assert html.count("<section ") == 2
+
+
+def test_plots_show_all_budgets_and_mark_the_one_of_the_tab(finished: Any) -> None:
+    found = board(finished)
+    plot = quality(found, found.tabs[1], colours(found))[0]
+    lines = {line["name"]: [(point["row"], point["here"]) for point in line["points"]] for line in plot["traces"]}
+    assert lines["prune · shared"] == [("12aaaaaa", True), ("02aaaaaa", False)]
+    assert lines["low_rank (layers=mlp) · none"] == [("20aaaaaa", False)]
+    assert [point["name"] for point in plot["references"]] == ["identity"]
+    assert plot["log"]
+
+
+def test_curves_leave_gaps_where_the_loss_is_not_finite(reader: Any, sweep: Any) -> None:
+    points = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": float("nan")}]
+    sweep.add("aaaaaaaa", "prune", status="failed", reason="diverged", curve=points)
+    found = board(reader)
+    (line,) = curves(found.tabs[0], colours(found))
+    assert (line["x"], line["y"]) == ([1, 2], [2.0, None])
 
 
 def test_the_page_is_a_function_of_the_board(finished: Any) -> None:

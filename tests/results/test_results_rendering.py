@@ -17,7 +17,7 @@ from results.formatting import count, duration, interval, value
 from results.json_view import dumps
 from results.show import as_json, as_terminal, show
 from results.statistics import Summary
-from results.table import comma_separated, markdown, terminal
+from results.table import as_csv, markdown, terminal
 
 EVIL = "=HYPERLINK(1)|<img src=x>`[red]x"
 
@@ -75,7 +75,7 @@ def test_markdown_tables_keep_their_shape(finished: Any, sweep: Any) -> None:
 def test_csv_reads_back_with_full_numbers_and_no_formulas(finished: Any, sweep: Any) -> None:
     sweep.add("40aaaaaa", "prune", status="failed", reason=EVIL)
     found = board(finished)
-    lines = list(csv.DictReader(io.StringIO(comma_separated(found))))
+    lines = list(csv.DictReader(io.StringIO(as_csv(found))))
     assert len(lines) == sum(len(tab.rows) for tab in found.tabs)
     by_row = {line["row"]: line for line in lines}
     assert by_row["40aaaaaa"]["reason"] == "'" + EVIL
@@ -86,7 +86,7 @@ def test_csv_reads_back_with_full_numbers_and_no_formulas(finished: Any, sweep: 
 @pytest.mark.parametrize("lead", ["=", "+", "-", "@", "\t"])
 def test_csv_quotes_every_formula_lead(reader: Any, sweep: Any, lead: str) -> None:
     sweep.add("aaaaaaaa", "prune", status="failed", reason=f"{lead}1+1")
-    (line,) = csv.DictReader(io.StringIO(comma_separated(board(reader))))
+    (line,) = csv.DictReader(io.StringIO(as_csv(board(reader))))
     assert line["reason"] == f"'{lead}1+1"
 
 
@@ -132,7 +132,7 @@ def test_an_empty_board_speaks_in_every_format(new_reader: Callable[..., Any]) -
     assert "weighin run" in printed(terminal(empty))
     assert "weighin run" in markdown(empty)
     assert json.loads(dumps(empty))["tabs"] == []
-    assert comma_separated(empty).count("\n") == 1
+    assert as_csv(empty).count("\n") == 1
 
 
 def test_show_has_every_metric_and_one_seed_alone_is_items_only(reader: Any, sweep: Any) -> None:

@@ -122,3 +122,28 @@ def test_identical_rows_do_not_differ() -> None:
 def test_holm_known_answer() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == []
+
+
+def test_two_way_interval_is_the_anova_of_a_crossed_layout() -> None:
+    x = two_way(np.random.default_rng(8), 4, 30, 0.4, 0.5, 0.3)
+    num_seeds, num_items = x.shape
+    row, column = x.mean(1, keepdims=True), x.mean(0, keepdims=True)
+    ms_seed = num_items * ((row - x.mean()) ** 2).sum() / (num_seeds - 1)
+    ms_item = num_seeds * ((column - x.mean()) ** 2).sum() / (num_items - 1)
+    ms_both = ((x - row - column + x.mean()) ** 2).sum() / ((num_seeds - 1) * (num_items - 1))
+    variance = (ms_seed + ms_item - ms_both) / x.size
+    parts = (ms_seed / x.size) ** 2 / (num_seeds - 1) + (ms_item / x.size) ** 2 / (num_items - 1)
+    half = scipy.stats.t.ppf(0.975, variance**2 / parts) * np.sqrt(variance)
+    found = summarise([mean_sample(seed) for seed in x])
+    assert found.basis == "seeds and items"
+    assert (found.low, found.high) == pytest.approx((x.mean() - half, x.mean() + half))
+
+
+def test_two_way_variance_never_falls_below_its_parts() -> None:
+    x = np.array([[0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0]])
+    found = summarise([mean_sample(seed) for seed in x])
+    assert (found.low, found.high) == (0.5, 0.5)
+    x[1, 0] = 0.0
+    found = summarise([mean_sample(seed) for seed in x])
+    assert found.high is not None
+    assert found.high > found.value
