@@ -149,7 +149,7 @@ class Engine:
             for parameter in objective.teacher.parameters():
                 parameter.data = parameter.data.to(self._dtype)
         if execution.activation_checkpointing:
-            objective.student.gradient_checkpointing_enable({"use_reentrant": False})
+            objective.student.activation_checkpointing_enable({"use_reentrant": False})
         self._engine = self._initialize(_optimizer(self.parameters.values(), optimisation), config)
         if self._dtype != torch.float32:
             for name in self._trained():
@@ -165,6 +165,8 @@ class Engine:
         with _quiet():
             engine, *_ = deepspeed.initialize(model=self.objective, optimizer=optimizer, config=config)
         engine.train()
+        if self.zero_stage in (1, 2):
+            _create_moments(engine.optimizer.optimizer)
         return engine
 
     def step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
@@ -292,6 +294,14 @@ def _optimizer(parameters: Iterable[nn.Parameter], optimisation: Optimisation) -
         eps=optimisation.epsilon,
         fused=True,
     )
+
+
+def _create_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Make AdamW's state now: ZeRO 1 and 2 map it to parameters after the first group's first step, for all groups."""
+    for group in optimizer.param_groups:
+        for flat in group["params"]:
+            moments = {kind: torch.zeros_like(flat) for kind in MOMENTS}
+            optimizer.state[flat] = {"step": torch.zeros((), device=flat.device), **moments}
 
 
 @contextmanager

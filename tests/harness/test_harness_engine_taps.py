@@ -14,7 +14,16 @@ from methods.recipe import Losses
 def gpt2(width=8, seed=0, heads=2):
     torch.manual_seed(seed)
     return GPT2LMHeadModel(
-        GPT2Config(vocab_size=31, n_embd=width, n_layer=2, n_head=heads, n_positions=16, bos_token_id=0, eos_token_id=0)
+        GPT2Config(
+            vocab_size=31,
+            n_embd=width,
+            n_layer=2,
+            n_head=heads,
+            n_positions=16,
+            bos_token_id=0,
+            eos_token_id=0,
+            initializer_range=0.3,
+        )
     ).eval()
 
 
@@ -22,7 +31,7 @@ def llama(seed=0):
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=31, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=16, bos_token_id=0, eos_token_id=0,
+        num_key_value_heads=2, max_position_embeddings=16, bos_token_id=0, eos_token_id=0, initializer_range=0.3,
     )  # fmt: skip
     return LlamaForCausalLM(config).eval()
 

@@ -32,7 +32,10 @@ def model(seed=0, cls=GPT2LMHeadModel, **changes):
     return cls(GPT2Config(**CONFIG, **(DROPOUT_OFF | changes), bos_token_id=0, eos_token_id=0, pad_token_id=0))
 
 
-def objective(losses=Losses(ce=1.0, kd=1.0, taps=1.0), **changes):
+ALL = Losses(ce=1.0, kd=1.0, taps=1.0)
+
+
+def objective(losses=ALL, **changes):
     return LanguageModelObjective(model(0, **changes), model(1), losses, TAPS)
 
 
@@ -198,12 +201,12 @@ def test_micro_batches_must_divide_a_workers_share():
     assert micro_batch(batches(), Execution(), 1) == 8
     with pytest.raises(StageFailure, match="shared equally by 3 workers"):
         micro_batch(batches(), Execution(), 3)
-    with pytest.raises(StageFailure, match="micro_batch 3 does not divide a worker's 8 rows.*nearest: 2"):
+    with pytest.raises(StageFailure, match=r"micro_batch 3 does not divide a worker's 8 rows.*nearest: 2"):
         micro_batch(batches(), Execution(micro_batch=3), 1)
 
 
 def classification(labels, seed=0):
-    return model(seed, cls=GPT2ForSequenceClassification, num_labels=labels)
+    return model(seed, cls=GPT2ForSequenceClassification, num_labels=labels, initializer_range=0.2)
 
 
 @pytest.mark.parametrize("labels", [1, 3])
