@@ -90,6 +90,13 @@ def _tie(model: PreTrainedModel) -> None:
         model.lm_head.weight = embedding.weight
 
 
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Change the precision of the parameters alone: rotary frequencies stay in float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
 def from_teacher(
     teacher: PreTrainedModel, plan: Plan, factors: Factors | None = None, source: Callable[[str], str] | None = None
 ) -> PreTrainedModel:
@@ -100,7 +107,7 @@ def from_teacher(
         source: student's module or parameter path -> teacher's; the same path where left out.
     """
     where = source or (lambda path: path)
-    student = build(teacher.config, plan.surgery, changes=plan.config_changes).to(teacher.dtype)
+    student = _cast(build(teacher.config, plan.surgery, changes=plan.config_changes), teacher.dtype)
     weights = teacher.state_dict()
     with torch.no_grad():
         for name, parameter in student.named_parameters():
@@ -143,7 +150,7 @@ def load(
     """
     fields = _read_config(directory)
     changes = {} if num_labels is None else {"num_labels": num_labels}
-    model = build(dense_config(fields), fields.get("surgery") or {}, changes=changes, head=head).to(dtype)
+    model = _cast(build(dense_config(fields), fields.get("surgery") or {}, changes=changes, head=head), dtype)
     weights = read_weights(directory, model.base_model_prefix)
     fresh = head == "classification" and "score.weight" not in weights
     if head == "lm" and "score.weight" in weights:
@@ -197,7 +204,7 @@ def materialise(model: PreTrainedModel) -> PreTrainedModel:
         MethodError: a layer has no dense equivalent.
     """
     head: Head = "lm" if hasattr(model, "lm_head") else "classification"
-    dense = build(dense_config(model.config.to_dict()), {}, head=head).to(model.dtype)
+    dense = _cast(build(dense_config(model.config.to_dict()), {}, head=head), model.dtype)
     weights = dict(model.named_parameters())
     with torch.no_grad():
         for path in surgery_of(model.config):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from methods import registry
 from methods.interface import MethodError
 from methods.layers.factorised import count, layer_class
 from methods.layers.kronecker import KroneckerEmbedding
@@ -22,6 +23,22 @@ LINEAR = [
     (12, 8, {"type": "tensor_train", "out_modes": [2, 2, 3], "in_modes": [2, 2, 2], "ranks": [1, 1, 2, 1]}),
     (64, 64, {"type": "tensor_train", "out_modes": [4, 4, 4], "in_modes": [4, 4, 4], "ranks": [1, 2, 3, 1]}),
 ]
+
+
+OUTSIDE = """
+from methods.interface import Method
+from methods.layers.factorised import Factorised
+
+
+class DiagonalLinear(Factorised, kind="diagonal"):
+    @classmethod
+    def count(cls, spec, out_features, in_features):
+        return min(out_features, in_features)
+
+
+class Diagonal(Method):
+    pass
+"""
 
 
 def filled(out_features, in_features, spec, *, bias=True):
@@ -95,6 +112,13 @@ def test_kronecker_embedding_and_its_head():
     np.testing.assert_allclose(head.weight.detach().numpy(), weight, atol=1e-12)
     assert list(head.parameters()) == []
     assert head.macs_per_token == 10 * 3 + 12
+
+
+def test_a_method_outside_brings_its_own_layer(tmp_path, monkeypatch):
+    (tmp_path / "diagonal_method.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_targets", lambda: {"diagonal": "diagonal_method:Diagonal"})
+    assert count({"type": "diagonal"}, 4, 4) == 4
 
 
 def test_an_unknown_layer_type_names_the_nearest():

@@ -176,6 +176,16 @@ def test_special_tokens_outside_the_vocabulary_are_dropped():
     assert model.config.bos_token_id == 0
 
 
+@pytest.mark.parametrize("label", ["gpt2", "llama"])
+def test_precision_is_of_parameters_not_of_rotary_frequencies(label, tmp_path):
+    student.save(tiny.teacher(label), tmp_path)
+    loaded = student.load(tmp_path, dtype=torch.bfloat16)
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {each.dtype for each in loaded.parameters()} == {torch.bfloat16}
+    assert {each.dtype for each in loaded.buffers()} <= {torch.float32}
+    assert torch.equal(logits(loaded), logits(stock))
+
+
 def test_loading_leaves_the_random_generator_alone(saved):
     before = torch.get_rng_state()
     student.load(saved[1])
