@@ -64,6 +64,9 @@ def check_method(name: str, *, fast: bool, as_json: bool) -> int:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         for finding in findings:
-            print(f"{finding.status:6}  {finding.check}" + (f": {finding.reason}" if finding.reason else ""))
+            print(
+                f"{finding.status:6}  {finding.teacher:14}  {finding.check}"
+                + (f": {finding.message}" if finding.message else "")
+            )
         print(f"{name}: {len(findings) - len(failed)} of {len(findings)} checks hold")
     return 1 if failed else 0

@@ -30,7 +30,7 @@ def render(store_url: str, sweep: str | None, form: str) -> str:
         from results.page import page
 
         return page(found)
-    text = {"md": table.markdown, "csv": table.to_csv, "json": json_view.dumps}[form](found)
+    text = {"md": table.markdown, "csv": table.as_csv, "json": json_view.dumps}[form](found)
     return text if text.endswith("\n") else text + "\n"
 
 

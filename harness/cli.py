@@ -93,7 +93,9 @@ def board(
 
 @app.command()
 def show(
-    row: Annotated[str, typer.Argument(help="Row id, or ROW#seed.")], store: StoreUrl = ".weighin", as_json: AsJson = False
+    row: Annotated[str, typer.Argument(help="Row id, or ROW#seed.")],
+    store: StoreUrl = ".weighin",
+    as_json: AsJson = False,
 ) -> None:
     """One row: cell, size, measurements, cost, provenance, failure."""
     from harness.boards import show_row

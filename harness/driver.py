@@ -135,18 +135,15 @@ class Driver:
     def _after(self, outcome: Outcome) -> State:
         if outcome.status == "done":
             return State.DONE
-        stage = self.stages[outcome.key]
+        self._note_failure(self.stages[outcome.key], outcome)
         infrastructure = outcome.failure_class == "infrastructure"
-        if infrastructure and self.tries[outcome.key] < INFRASTRUCTURE_TRIES:
-            return State.WAITING
-        self._note_failure(stage, outcome)
-        return State.FAILED
+        return State.WAITING if infrastructure and self.tries[outcome.key] < INFRASTRUCTURE_TRIES else State.FAILED
 
     def _note_failure(self, stage: Stage, outcome: Outcome) -> None:
-        """A worker that died left its ledger line at `running`: end it here."""
+        """End the ledger line of a worker that died; what the executor saw of a gang outranks what one member saw."""
         line = self.artifacts.attempt(stage.name, stage.key, self.attempts[stage.key])
         line = line or Attempt(id=self.attempts[stage.key], stage=stage.name, key=stage.key)
-        if line.status != "failed":
+        if (line.status, line.failure_class) != ("failed", outcome.failure_class):
             line.status, line.failure_class, line.reason = "failed", outcome.failure_class, outcome.reason
             self.artifacts.note(line)
 

@@ -40,7 +40,11 @@ def plan_json(
         "stages": [
             {"key": s.key, "stage": s.name, "label": s.label, "state": _WORDS[states[s.key]]}
             | ({"why": why[s.key]} if s.key in why else {})
-            | ({"tokens": p.tokens, "flops": p.flops, "worker_hours": p.worker_hours} if (p := priced.get(s.key)) else {})
+            | (
+                {"tokens": p.tokens, "flops": p.flops, "worker_hours": p.worker_hours}
+                if (p := priced.get(s.key))
+                else {}
+            )
             for s in plan.stages
         ],
         "cells": [
@@ -52,7 +56,11 @@ def plan_json(
 
 
 def render_plan(
-    plan: SweepPlan, states: Mapping[str, State], why: Mapping[str, str], priced: Mapping[str, Price], artifacts: Artifacts
+    plan: SweepPlan,
+    states: Mapping[str, State],
+    why: Mapping[str, str],
+    priced: Mapping[str, Price],
+    artifacts: Artifacts,
 ) -> RenderableType:
     """The plan as two tables and a bill."""
     table = Table(title=f"plan of {plan.sweep.name}", title_justify="left", box=None, header_style="bold")
@@ -86,4 +94,3 @@ def _bill(plan: SweepPlan, states: Mapping[str, State], priced: Mapping[str, Pri
     tokens, flops = sum(p.tokens for p in priced.values()), sum(p.flops for p in priced.values())
     unit = "GPU-hours" if on_gpu else "worker-hours"
     return f"{text}\ntraining: {tokens:,} tokens, {flops:.2e} FLOPs, about {hours:.2g} {unit} at {basis}"
-

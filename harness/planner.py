@@ -56,9 +56,7 @@ class Planner:
         ]
         whole = self.reference.method.plan(self.config, None)
         assert isinstance(whole, Plan), "the identity never refuses"
-        return SweepPlan(
-            sweep=self.sweep, cells=cells, tasks=self.tasks, mirror=self.mirror, teacher_params=whole.size
-        )
+        return SweepPlan(sweep=self.sweep, cells=cells, tasks=self.tasks, mirror=self.mirror, teacher_params=whole.size)
 
     def _contenders(self) -> Iterator[Contender]:
         for choice in self.sweep.methods:

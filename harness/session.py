@@ -40,9 +40,7 @@ def run_sweep(
     console = Console(soft_wrap=True)
     with LiveProgress(console) as watch:
         options = {"address": address} if address else {}
-        driver = Driver(
-            plan, Artifacts(store), lambda: executor(on, **options), watch=watch, retry_failed=retry_failed
-        )
+        driver = Driver(plan, Artifacts(store), lambda: executor(on, **options), watch=watch, retry_failed=retry_failed)
         records = driver.run()
     _print_board(store, plan.sweep.name, console)
     return 1 if any(record.status == "failed" for record in records) else 0

@@ -28,17 +28,18 @@ LOG_TAIL_LINES = 30
 def execute(job: Job, ranks: Ranks = Ranks()) -> Outcome:  # noqa: B008
     """Run a job and publish its artifact; a stage's failure is an outcome, not an exception.
 
-    Does nothing when the artifact is there already; waits while a live worker elsewhere holds the key's lease.
+    Does nothing when the artifact is there already; waits while a live worker elsewhere holds the key's lease. In a
+    gang rank 0 takes the lease, and the others start when it has.
     """
     artifacts = Artifacts(Store(job.store))
-    if ranks.rank > 0:
-        return _attempt(job, ranks, artifacts)
     lease = Lease(artifacts.store, artifacts.home(job.stage, job.key), job.attempt)
     while not artifacts.manifest(job.stage, job.key):
-        if lease.try_acquire():
+        if ranks.rank > 0 and lease.held_by(job.attempt):
+            return _attempt(job, ranks, artifacts)
+        if ranks.rank == 0 and lease.try_acquire():
             with lease:
                 return _attempt(job, ranks, artifacts)
-        time.sleep(0.5)
+        time.sleep(0.2)
     return Outcome(key=job.key, status="done")
 
 

@@ -63,6 +63,11 @@ class Lease:
         self.store.write(self.name, self._text())
         return True
 
+    def held_by(self, attempt: str) -> bool:
+        """True when that attempt holds the lease."""
+        owner = self.store.read_json(self.name)
+        return owner is not None and owner["attempt"] == attempt
+
     def _dead(self, text: bytes) -> bool:
         now = time.monotonic()
         if self._seen is None or self._seen[0] != text:

@@ -22,7 +22,8 @@ from typing import Any
 import fsspec
 
 from results.errors import StoreError
-from results.record import SCHEMA, Record
+from results.load import read_record
+from results.record import Record
 
 STORE_SCHEMA = 1
 
@@ -146,15 +147,7 @@ class Store:
         return [self._record(name) for name in self.names("records") if name.endswith(".json")]
 
     def _record(self, name: str) -> Record:
-        data = self.read_json(f"records/{name}")
-        if not isinstance(data, dict):
-            raise StoreError(f"store {self.url}: records/{name} is not a record")
-        if data.get("schema_version", 0) > SCHEMA:
-            raise StoreError(f"store {self.url}: records/{name} was written by a newer weighin")
-        try:
-            return Record.model_validate(data)
-        except ValueError as error:
-            raise StoreError(f"store {self.url}: records/{name}: {error}") from error
+        return read_record(self.read_json(f"records/{name}"), f"store {self.url}: records/{name}")
 
     def add_record(self, record: Record, digest: str) -> bool:
         """Publish a record once; `digest` tells outcomes of the same cell apart."""

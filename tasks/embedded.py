@@ -9,7 +9,6 @@ the whole corpus, so that no split repeats a paragraph of another. The text diff
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import sys
@@ -53,8 +52,11 @@ def paragraphs_by_document(split: str) -> Mapping[str, tuple[str, ...]]:
 
 
 def fingerprint() -> str:
-    """`sha256:<hex>` of every document's name and text, in order."""
-    return f"sha256:{sha256(json.dumps(list(_corpus().items())).encode()).hexdigest()}"
+    """`sha256:<hex>` of the files that the documents are read from: quick, because nothing is parsed."""
+    total = sha256()
+    for name, content in _sources(Path(os.__file__).parent):
+        total.update(f"{name} {sha256(content).hexdigest()}\n".encode())
+    return f"sha256:{total.hexdigest()}"
 
 
 def split_of(name: str) -> str:
@@ -84,14 +86,26 @@ def _topics() -> Iterator[tuple[str, list[str]]]:
 
 
 def _modules(library: Path) -> Iterator[tuple[str, list[str]]]:
+    for path in _module_paths(library):
+        parts = path.relative_to(library).with_suffix("").parts
+        yield f"module/{'.'.join(parts)}", list(docstrings(path.read_bytes()))
+
+
+def _sources(library: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and contents of every file that is read."""
+    for path in (library / "pydoc_data" / "topics.py", *_module_paths(library)):
+        if path.is_file():
+            yield path.relative_to(library).as_posix(), path.read_bytes()
+
+
+def _module_paths(library: Path) -> Iterator[Path]:
     paths: list[Path] = []
     for folder, folders, files in os.walk(library):
         folders[:] = [name for name in folders if name not in SKIPPED and name.isidentifier()]
         paths += [Path(folder, name) for name in files if name.endswith(".py")]
     for path in sorted(paths):
-        parts = path.relative_to(library).with_suffix("").parts
-        if parts[0] in sys.stdlib_module_names:
-            yield f"module/{'.'.join(parts)}", list(docstrings(path.read_bytes()))
+        if path.relative_to(library).with_suffix("").parts[0] in sys.stdlib_module_names:
+            yield path
 
 
 def docstrings(source: bytes) -> Iterator[str]:

@@ -11,4 +11,4 @@ def set_dropout(model: nn.Module, probability: float) -> None:
         if isinstance(module, nn.Dropout):
             module.p = probability
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = probability
+            setattr(module, "attention_dropout", probability)  # noqa: B010  its type is not nn.Module's to say

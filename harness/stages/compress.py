@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import TypeAdapter
 from transformers import AutoTokenizer
 
 from harness.sizing import size_card
@@ -27,7 +28,7 @@ def run(context: Context) -> Mapping[str, Any]:
         BudgetMissed: the student is outside the tolerance.
         StageFailure: the student's outputs are not finite.
     """
-    method = build_method(context.params["target"], context.params["fields"])
+    method = _method(context.params["target"], context.params["fields"])
     budget = Budget(**context.params["budget"]) if context.params["budget"] else None
     source = context.inputs["teacher"] / "model"
     teacher = student.load(source)
@@ -44,12 +45,11 @@ def run(context: Context) -> Mapping[str, Any]:
     return size_card(model, teacher, context.output / "model")
 
 
-def build_method(target: str, fields: Mapping[str, Any]) -> Method:
-    """The method at `module:Class` with its fields decoded as strictly as the sweep's."""
-    from methods.fields import decode
-
+def _method(target: str, fields: Mapping[str, Any]) -> Method:
+    """The method at `module:Class`, its fields decoded as strictly as the sweep's."""
     module, _, name = target.partition(":")
-    return decode(getattr(import_module(module), name), fields)
+    method: Method = TypeAdapter(getattr(import_module(module), name)).validate_json(json.dumps(fields), strict=True)
+    return method
 
 
 def _check_budget(model: PreTrainedModel, teacher: PreTrainedModel, budget: Budget | None) -> None:

@@ -41,7 +41,7 @@ def run(context: Context) -> Mapping[str, Any]:
     model = student.load(source, head="classification", num_labels=task.num_labels)
     examples = task.examples("train", context.mirror, context.params["train_rows"])
     encoded = encode(tokenizer, examples, recipe.max_length)
-    model.config.pad_token_id = encoded.pad_id
+    model.config.pad_token_id = encoded.pad_token_id
     result, teacher = _train(context, task, model, encoded, recipe)
     if context.ranks.rank > 0:
         return {}
@@ -56,15 +56,15 @@ def run(context: Context) -> Mapping[str, Any]:
 def _train(
     context: Context, task: Classification, model: PreTrainedModel, encoded: Encoded, recipe: FineTune
 ) -> tuple[TrainResult, PreTrainedModel | None]:
-    teacher = _teacher(context.inputs.get("teacher"), task.num_labels, encoded.pad_id)
+    teacher = _teacher(context.inputs.get("teacher"), task.num_labels, encoded.pad_token_id)
     taps = read_taps(context.inputs["model"]) if teacher is not None and recipe.losses.taps else ()
     set_dropout(model, recipe.dropout)
     batches = ExampleBatches(
-        encoded.ids,
-        encoded.labels,
+        encoded.input_ids,
+        encoded.labels.tolist(),
         recipe.batch_examples,
         context.params["seed"],
-        encoded.pad_id,
+        encoded.pad_token_id,
         regression=task.num_labels == 1,
     )
     result = train(
@@ -97,7 +97,7 @@ def _score(
 ) -> Mapping[str, float]:
     examples = task.examples("validation", context.mirror)
     encoded = encode(tokenizer, examples, recipe.max_length)
-    logits_NC = predict(model, encoded.ids, encoded.pad_id, batch_examples=2 * recipe.batch_examples)
+    logits_NC = predict(model, encoded.input_ids, encoded.pad_token_id, batch_examples=2 * recipe.batch_examples)
     predictions: Sequence[float] = (logits_NC[:, 0] if task.num_labels == 1 else logits_NC.argmax(-1)).tolist()
     labels = list(examples.labels)
     items = {
