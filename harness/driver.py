@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from harness.cells import CellPlan, SweepPlan
 from harness.executor import Executor, Outcome
 from harness.graph import Stage
-from harness.cells import CellPlan, SweepPlan
 from harness.records import Settled, record_of
 from results.artifacts import Artifacts, Attempt, new_attempt_id
 from results.record import Record

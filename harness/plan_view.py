@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.cells import SweepPlan
 from harness.driver import State
 from harness.graph import Stage, why_different
-from harness.cells import SweepPlan
 from harness.pricing import CPU_FLOPS, GPU_FLOPS, Price, measured_rate
 from methods.interface import Plan
 from results.artifacts import Artifacts
@@ -25,9 +25,10 @@ def reasons(plan: SweepPlan, states: Mapping[str, State], artifacts: Artifacts) 
     for name in {stage.name for stage in plan.stages if states[stage.key] is State.WAITING}:
         others = list(artifacts.manifests(name))
         for stage in (s for s in plan.stages if s.name == name and states[s.key] is State.WAITING):
-            differences = [why_different(stage.parts, other.parts) for other in others]
+            differences: list[list[str]] = [why_different(stage.parts, other.parts) for other in others]
             if differences:
-                found[stage.key] = "changed: " + ", ".join(min(differences, key=len))
+                closest: list[str] = min(differences, key=len)
+                found[stage.key] = f"changed: {', '.join(closest)}"
     return found
 
 

@@ -21,8 +21,7 @@ from methods import registry as method_registry
 from methods.interface import Budget, Method, Plan, Refusal
 from methods.recipe import FineTune, Optimisation, Recipe
 from tasks import registry as task_registry
-from tasks.interface import Classification, Task
-
+from tasks.interface import Classification
 
 ROW_DIGITS = 8
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from harness.cells import SweepPlan
 from harness.driver import State
 from harness.graph import Stage
-from harness.cells import SweepPlan
 from methods.interface import Plan
 from results.artifacts import Artifacts
 from tasks.interface import Classification

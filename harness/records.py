@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from harness.cells import CellPlan, SweepPlan
 from harness.graph import Stage, ancestors_first
 from harness.identity import digest
-from harness.cells import CellPlan, SweepPlan
 from harness.provenance import environment
 from results.artifacts import Artifacts, Manifest
 from results.record import Cell, Failure, Measured, Record, SizeCard, SpeedCard, StageCost

@@ -38,7 +38,7 @@ class Pretrain(Strict):
     config: dict[str, int | float | bool | str]
     """Fields of the family's transformers configuration; `vocab_size` is the tokenizer's size too."""
     recipe: Recipe
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """The teacher's own seed: students of all seeds share one teacher."""
 
 
@@ -114,7 +114,7 @@ class TaskChoice(Strict):
     task: str
     before_training: bool = False
     """Measure the student as compressed too, before its recipe (perplexity protocols)."""
-    train_rows: int | None = Field(None, gt=0)
+    train_rows: int | None = Field(default=None, gt=0)
     finetune: FineTune | None = None
     """Instead of the sweep's `finetune`."""
 
@@ -122,16 +122,16 @@ class TaskChoice(Strict):
 class Resources(Strict):
     """What one stage asks of the cluster; never changes a result's identity."""
 
-    cpus: float = Field(1, gt=0)
-    gpus: float = Field(0, ge=0)
+    cpus: float = Field(default=1, gt=0)
+    gpus: float = Field(default=0, ge=0)
     memory: Annotated[int | None, BeforeValidator(_memory)] = None
     """Per worker, `8GiB` or bytes."""
-    workers: int = Field(1, gt=0)
-    micro_batch: int | None = Field(None, gt=0)
+    workers: int = Field(default=1, gt=0)
+    micro_batch: int | None = Field(default=None, gt=0)
     zero_stage: Literal[0, 1, 2, 3] = 0
     offload: bool = False
     activation_checkpointing: bool = False
-    checkpoint_every_s: float = Field(60.0, gt=0)
+    checkpoint_every_s: float = Field(default=60.0, gt=0)
 
     def execution(self) -> Execution:
         fields = self.model_dump()
