@@ -196,6 +196,7 @@ class Planner:
                 "seed": seed if contender.method.stochastic else 0,
             },
             parents={"teacher": self._teacher_stage},
+            data=contender.method.fingerprint(),
             code=(contender.target.partition(":")[0],),
             execution=self.sweep.execution("compress"),
         )

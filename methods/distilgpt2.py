@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from copy import copy
 from dataclasses import dataclass
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,16 @@ class DistilGPT2(Method):
             return moved.get(block, block) + path[len(block) :]
 
         return from_teacher(teacher, plan, source=source)
+
+    def fingerprint(self) -> str:
+        """What the published student is, wherever it lies."""
+        if self.checkpoint is None:
+            return ""
+        total = sha256()
+        for file in sorted([*Path(self.checkpoint).glob("*.safetensors"), Path(self.checkpoint) / "config.json"]):
+            with file.open("rb") as stream:
+                total.update(f"{file.name} {file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        return f"sha256:{total.hexdigest()}"
 
     def taps(self, teacher_config: PretrainedConfig, plan: Plan) -> tuple[Tap]:
         """Cosine distance of the last hidden states, the output of the final norm."""

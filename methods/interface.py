@@ -42,7 +42,7 @@ class Budget:
         return abs(size - target) <= TOLERANCE * target
 
     def __str__(self) -> str:
-        return f"{self.unit}={self.value:g}"
+        return f"{self.unit}={self.value:g}" if self.value <= 1 else f"{self.unit}={self.value / 1e6:g}M"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +108,10 @@ class Method(ABC):
     @abstractmethod
     def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int) -> PreTrainedModel:
         """Build the student from the teacher's weights as `plan` says. The teacher is not modified."""
+
+    def fingerprint(self) -> str:
+        """Content hash of what the method reads besides the teacher, such as a published checkpoint; else nothing."""
+        return ""
 
     def taps(self, teacher_config: PretrainedConfig, plan: Plan) -> Sequence[Tap]:
         """What intermediate-layer distillation compares; nothing unless the method says so."""

@@ -122,7 +122,7 @@ def _budget_key(budget: str) -> tuple[str, float, str]:
     """By unit, then from large to small."""
     unit, _, value = budget.partition("=")
     try:
-        return unit, -float(value), budget
+        return unit, -float(value.removesuffix("M")), budget
     except ValueError:
         return unit, 0.0, budget
 

@@ -34,6 +34,10 @@ class Corpus:
     directory: str | None = None
     """Folder with .txt (a document each), .jsonl and .parquet files (a document per row), below `train`, `validation`
     and `test` or not; if not, a hash of each document puts 98 % in train and 1 % in either of the others."""
+    shards: int | None = None
+    """Only the first so many files of the hub's data set."""
+    only_train: bool = False
+    """The hub's data set has no other split than train: a hash of each document splits it, as in a directory."""
     column: str = "text"
     """Column or key of the text in parquet and jsonl."""
 
@@ -56,8 +60,9 @@ class Corpus:
 
             texts = embedded.documents(split)
         elif self.hub:
-            rows = self._hub_split(split).column(self.column, mirror)
+            rows = self._hub_split("train" if self.only_train else split).column(self.column, mirror)
             texts = wikitext.pages(rows) if self.hub == wikitext.REPO else rows
+            texts = [text for text in texts if split_of(text) == split] if self.only_train else texts
         else:
             texts = self._directory_documents(split)
         if not (found := [text for text in texts if text.strip()]):
@@ -71,13 +76,13 @@ class Corpus:
 
             return embedded.fingerprint()
         if self.hub:
-            return combined(self._hub_split(split).fingerprint(mirror) for split in ("train", "validation"))
+            return combined(self._hub_split(split).fingerprint(mirror) for split in self._hub_splits)
         return f"sha256:{digest(self._files(), self._root())}"
 
     def check(self, mirror: Path | None) -> None:
         """Raise `DataError` when the training or validation text cannot be had."""
         if self.hub:
-            for split in ("train", "validation"):
+            for split in self._hub_splits:
                 self._hub_split(split).check(mirror)
         elif self.directory:
             self._files()
@@ -90,8 +95,13 @@ class Corpus:
     def _pinned(self) -> str:
         return self.revision or (wikitext.REVISION if self.hub == wikitext.REPO else "")
 
+    @property
+    def _hub_splits(self) -> tuple[str, ...]:
+        return ("train",) if self.only_train else ("train", "validation")
+
     def _hub_split(self, split: str) -> HubSplit:
-        return HubSplit(repo=self.hub or "", config=self.config or "", split=split, revision=self._pinned())
+        where = {"repo": self.hub or "", "config": self.config or "", "revision": self._pinned()}
+        return HubSplit(split=split, shards=self.shards if split == "train" else None, **where)
 
     def _root(self) -> Path:
         return Path(self.directory or "").expanduser()

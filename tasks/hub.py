@@ -32,14 +32,21 @@ class HubSplit:
     split: str
     revision: str
     """Commit of the repository, 40 hex digits; used where the mirror does not have the split."""
+    shards: int | None = None
+    """Only the first so many files of the split."""
+
+    @property
+    def _patterns(self) -> tuple[str, ...]:
+        if self.shards is None:
+            return (f"{self.config}/{self.split}-*.parquet",)
+        return tuple(f"{self.config}/{self.split}-{number:05d}-of-*.parquet" for number in range(self.shards))
 
     def files(self, mirror: Path | None) -> list[Path]:
         """The parquet files in order; downloaded when neither the mirror nor the hub's cache has them."""
-        pattern = f"{self.config}/{self.split}-*.parquet"
         if mirrored := self._mirrored(mirror):
             return mirrored
-        directory, why = _snapshot(self.repo, "dataset", self.revision, (pattern,))
-        if files := sorted(directory.glob(pattern)) if directory else []:
+        directory, why = _snapshot(self.repo, "dataset", self.revision, self._patterns)
+        if files := self._matching(directory) if directory else []:
             return files
         raise self._missing(mirror, why or "the hub's repository has no such parquet files")
 
@@ -63,8 +70,7 @@ class HubSplit:
 
     def check(self, mirror: Path | None) -> None:
         """Raise `DataError` unless the mirror, the hub's cache or the reachable hub has the split."""
-        pattern = f"{self.config}/{self.split}-*.parquet"
-        if self._mirrored(mirror) or _cached(self.repo, "dataset", self.revision, (pattern,)):
+        if self._mirrored(mirror) or _cached(self.repo, "dataset", self.revision, self._patterns):
             return
         if why := _unreachable(self.repo, "dataset", self.revision):
             raise self._missing(mirror, why)
@@ -72,7 +78,10 @@ class HubSplit:
     def _mirrored(self, mirror: Path | None) -> list[Path]:
         if mirror is None:
             return []
-        return sorted((mirror / "datasets" / self.repo / self.config).glob(f"{self.split}-*.parquet"))
+        return self._matching(mirror / "datasets" / self.repo)
+
+    def _matching(self, directory: Path) -> list[Path]:
+        return sorted(file for pattern in self._patterns for file in directory.glob(pattern))
 
     def _missing(self, mirror: Path | None, why: str) -> DataError:
         return DataError(f"{self}: {_absent(mirror)}, and {why}")

@@ -138,3 +138,27 @@ def test_wikitext_from_the_mirror(mirror: Path):
     corpus.check(mirror)
     assert len(corpus.documents("train", mirror)) == 629
     assert "<unk>" in corpus.documents("validation", mirror)[0]
+
+
+def test_a_data_set_with_only_a_training_split_is_split_by_hash(write_split: Callable[..., Path]):
+    rows = [f"document {number}" for number in range(400)]
+    mirror = write_split("owner/set", "plain", "train", text=rows)
+    corpus = Corpus(hub="owner/set", config="plain", revision="1" * 40, only_train=True)
+    corpus.check(mirror)
+    found = {split: corpus.documents(split, mirror) for split in ("train", "validation", "test")}
+    assert sorted(text for texts in found.values() for text in texts) == sorted(rows)
+    assert all(split_of(text) == split for split, texts in found.items() for text in texts)
+
+
+def test_shards_are_the_first_files(tmp_path: Path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    home = tmp_path / "datasets" / "owner" / "set" / "plain"
+    home.mkdir(parents=True)
+    for number in range(3):
+        pq.write_table(pa.table({"text": [f"file {number}"]}), home / f"train-{number:05d}-of-00003.parquet")
+    two = Corpus(hub="owner/set", config="plain", revision="1" * 40, shards=2)
+    assert two.documents("train", tmp_path) == ["file 0", "file 1"]
+    everything = Corpus(hub="owner/set", config="plain", revision="1" * 40, only_train=True)
+    assert Corpus(**{**vars(everything), "shards": 2}).fingerprint(tmp_path) != everything.fingerprint(tmp_path)
