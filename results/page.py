@@ -10,7 +10,7 @@ from math import isfinite
 from string import Template
 from typing import Any
 
-from results.formatting import LEGEND, MARKS, count, duration, interval, ranks, status, titles, value
+from results.formatting import LEGEND, MARKS, before, count, duration, interval, ranks, status, titles, value
 from results.model import Board, Column, Row, Score, Seed, Tab
 from results.plots import NUM_COLOURS, colours, curves, quality
 from results.table import heading
@@ -162,9 +162,10 @@ def _score_cell(score: Score | None, bounds: tuple[float, float]) -> str:
     s = score.summary
     rank = f'<span class="rank" title="ranks the data allow">{ranks(score)}</span>' if score.rank else ""
     front = '<span class="front" title="on the Pareto front">◆</span>' if score.pareto else ""
+    note = escape(" ".join(filter(None, (before(score), interval(s)))))
     return (
         f'<td data-sort="{s.value!r}"><span class="value">{front}{rank}<b>{value(s)}</b></span>'
-        f"<small>{escape(interval(s))}</small>{_whisker(s.value, s.low, s.high, bounds)}</td>"
+        f"<small>{note}</small>{_whisker(s.value, s.low, s.high, bounds)}</td>"
     )
 
 
