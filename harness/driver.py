@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from harness.cells import CellPlan, SweepPlan
 from harness.executor import Executor, Outcome
-from harness.graph import Stage
+from harness.graph import Stage, ancestors_first
 from harness.records import Settled, record_of
 from results.artifacts import Artifacts, Attempt, new_attempt_id
 from results.record import Record
@@ -37,7 +37,7 @@ class Progress:
     states: Mapping[str, State]
     labels: Mapping[str, str]
     running: list[tuple[str, Attempt]] = field(default_factory=list)
-    """Label and ledger line of what runs."""
+    """Label and ledger line of what runs; a stage handed to the executor that has no line yet is queued there."""
 
     def count(self) -> Counter[State]:
         return Counter(self.states.values())
@@ -161,8 +161,6 @@ class Driver:
 
     @staticmethod
     def _needed(cell: CellPlan) -> list[Stage]:
-        from harness.graph import ancestors_first
-
         return list(ancestors_first(cell.stages.values()))
 
     def _progress(self) -> Progress:
@@ -171,6 +169,6 @@ class Driver:
             if state is State.RUNNING:
                 stage = self.stages[key]
                 line = self.artifacts.attempt(stage.name, key, self.attempts[key])
-                if line:
+                if line and line.status == "running":
                     running.append((stage.label, line))
         return Progress(states=self.states, labels=self.labels, running=running)

@@ -21,8 +21,10 @@ def _totals(progress: Progress) -> str:
     parts = [f"{done}/{len(progress.states)} stages done"]
     if count[State.CACHED]:
         parts[0] += f" ({count[State.CACHED]} cached)"
-    names = {State.RUNNING: "running", State.WAITING: "waiting", State.FAILED: "failed", State.BLOCKED: "blocked"}
-    return ", ".join(parts + [f"{count[state]} {name}" for state, name in names.items() if count[state]])
+    running = len(progress.running)
+    waiting = count[State.WAITING] + count[State.RUNNING] - running
+    numbers = {"running": running, "waiting": waiting, "failed": count[State.FAILED], "blocked": count[State.BLOCKED]}
+    return ", ".join(parts + [f"{number} {name}" for name, number in numbers.items() if number])
 
 
 def _numbers(numbers: dict[str, float]) -> str:
