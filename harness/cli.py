@@ -87,7 +87,10 @@ def board(
     if output is None:
         sys.stdout.write(text)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise SpecError(f"--output {output}: cannot be written: {error.strerror or error}") from error
         typer.echo(f"wrote {output}")
 
 

@@ -41,10 +41,23 @@ class Planner:
         self.sweep, self.mirror = sweep, mirror
         self.tasks = {choice.task: task_registry.load(choice.task) for choice in sweep.tasks}
         for choice in sweep.tasks:
-            if isinstance(self.tasks[choice.task], Classification) and not (choice.finetune or sweep.finetune):
-                raise SpecError(f"tasks: {choice.task} is fine-tuned: give `finetune` for the sweep or for the task")
+            self._check(choice)
+        if sweep.teacher.pretrain and sweep.teacher.pretrain.recipe.losses.needs_teacher:
+            raise SpecError("teacher.pretrain.recipe.losses: kd and taps need a teacher; pretraining has none")
+        self._fingerprints: dict[str, str] = {}
         self.config = teacher_config(sweep.teacher, mirror)
         self.reference = self._contender("identity", method_registry.load("identity")())
+
+    def _check(self, choice: TaskChoice) -> None:
+        """Raise SpecError when a task lacks a setting that it needs, or has one that it would not use."""
+        if isinstance(self.tasks[choice.task], Classification):
+            if not (choice.finetune or self.sweep.finetune):
+                raise SpecError(f"tasks: {choice.task} is fine-tuned: give `finetune` for the sweep or for the task")
+            if choice.before_training:
+                raise SpecError(f"tasks: {choice.task} is fine-tuned: `before_training` is for perplexity protocols")
+        elif choice.finetune or choice.train_rows:
+            unused = "finetune" if choice.finetune else "train_rows"
+            raise SpecError(f"tasks: {choice.task} does not train: `{unused}` is for fine-tuned tasks")
 
     def plan(self) -> SweepPlan:
         cells = [
@@ -220,10 +233,16 @@ class Planner:
             label=f"{choice.task} {what}",
             params={"task": choice.task, "target": target},
             parents={"model": model},
-            data=self.tasks[choice.task].fingerprint(self.mirror),
+            data=self._data(choice.task),
             code=(target.partition(":")[0],),
             execution=self.sweep.execution("evaluate"),
         )
+
+    def _data(self, task: str) -> str:
+        """A task's fingerprint; its files are read once, however many stages measure by it."""
+        if task not in self._fingerprints:
+            self._fingerprints[task] = self.tasks[task].fingerprint(self.mirror)
+        return self._fingerprints[task]
 
     def _finetune(self, model: Stage, choice: TaskChoice, seed: int, what: str) -> Stage:
         recipe = choice.finetune or self.sweep.finetune
@@ -249,7 +268,7 @@ class Planner:
             label=f"{choice.task} {what} #{seed}",
             params={"task": choice.task, "target": target} | settings,
             parents=parents,
-            data=self.tasks[choice.task].fingerprint(self.mirror),
+            data=self._data(choice.task),
             code=(target.partition(":")[0],),
             execution=execution,
         )

@@ -40,7 +40,7 @@ class Settled:
 
 
 def record_of(settled: Settled) -> tuple[Record, str]:
-    """The record, and a digest that tells this outcome from others of the same cell."""
+    """The record, and a digest that tells this outcome from others of the same cell, in this sweep or another."""
     failure = _failure(settled)
     status = "skipped" if settled.cell.refusal else "failed" if failure else "complete"
     size, speed = settled.manifest("compress"), settled.manifest("profile")
@@ -59,7 +59,8 @@ def record_of(settled: Settled) -> tuple[Record, str]:
         stages=_stage_keys(settled),
         provenance=environment() | {"created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
     )
-    outcome = [record.row, record.cell.seed, status, record.reason, record.stages, _failed_attempt(settled)]
+    failed = sorted(stage.key for stage in settled.stages if stage.key in settled.failed)
+    outcome = [record.sweep, record.row, record.cell.seed, status, record.reason, record.stages, failed]
     return record, digest(outcome, 12)
 
 
@@ -90,10 +91,6 @@ def _failure(settled: Settled) -> Failure | None:
         last = attempts[-1]
         return Failure(stage=stage.label, failure_class=last.failure_class, reason=last.reason, log_tail=last.log_tail)
     return None
-
-
-def _failed_attempt(settled: Settled) -> list[str]:
-    return sorted(stage.key for stage in settled.stages if stage.key in settled.failed)
 
 
 def _measured(settled: Settled) -> Iterator[Measured]:

@@ -56,7 +56,8 @@ class Attempt:
 
 def new_attempt_id() -> str:
     """Sortable by time, unique without coordination."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+    seconds, rest = divmod(time.time_ns(), 10**9)
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.{rest // 1000:06d}-{uuid.uuid4().hex[:8]}"
 
 
 class Artifacts:
@@ -148,9 +149,10 @@ class Artifacts:
         return Attempt(**data) if data else None
 
     def last_failure(self, stage: str, key: str) -> Attempt | None:
-        """The newest failed attempt whose failure another try would not mend, unless a later one is under way."""
-        failed = [a for a in self.attempts(stage, key) if a.status == "failed" and a.failure_class != "infrastructure"]
-        return failed[-1] if failed else None
+        """The newest attempt, if it failed for a reason that another try would not mend."""
+        attempts = self.attempts(stage, key)
+        final = attempts and attempts[-1].status == "failed" and attempts[-1].failure_class != "infrastructure"
+        return attempts[-1] if final else None
 
 
 class StoredCheckpoints:

@@ -33,15 +33,18 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.fs, self.root = fsspec.core.url_to_fs(url)
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise StoreError(f"store {url}: cannot be opened: {error}") from error
         protocols = self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
         self.local: Path | None = Path(self.root) if "file" in protocols else None
         self._check_schema()
 
     def _check_schema(self) -> None:
-        if self.local is not None and self.local.exists() and not self.local.is_dir():
-            raise StoreError(f"store {self.url}: not a directory")
         try:
+            if self.local is not None and self.local.exists() and not self.local.is_dir():
+                raise StoreError(f"store {self.url}: not a directory")
             found = json.loads(self.read_bytes("store.json"))["schema"]
         except FileNotFoundError:
             return
