@@ -19,6 +19,10 @@ CURVE_POINTS = 60
 """A record keeps this many points of the loss curve; the artifact keeps all."""
 
 
+RECORDED_EXECUTION = ("workers", "cpus", "gpus", "micro_batch", "zero_stage")
+"""What a record keeps of how each stage ran; the manifest keeps all."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settled:
     """A cell of which nothing more will run."""
@@ -57,11 +61,25 @@ def record_of(settled: Settled) -> tuple[Record, str]:
         costs=[_cost(stage, settled.artifacts) for stage in settled.stages],
         curve=_curve(settled),
         stages=_stage_keys(settled),
-        provenance=environment() | {"created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
+        provenance=environment() | {"execution": _execution(settled), "created_at": _now()},
     )
     failed = sorted(stage.key for stage in settled.stages if stage.key in settled.failed)
     outcome = [record.sweep, record.row, record.cell.seed, status, record.reason, record.stages, failed]
     return record, digest(outcome, 12)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _execution(settled: Settled) -> dict[str, dict[str, Any]]:
+    """Stage -> where it ran: the worker's hardware, and what it was given of it."""
+    found = {}
+    for stage in settled.stages:
+        if manifest := settled.artifacts.manifest(stage.name, stage.key):
+            given = {name: manifest.execution[name] for name in RECORDED_EXECUTION if manifest.execution.get(name)}
+            found[stage.name] = given | {"hardware": manifest.environment["hardware"]}
+    return found
 
 
 def _cell(settled: Settled) -> Cell:
