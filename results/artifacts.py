@@ -101,6 +101,8 @@ class Artifacts:
         target = Path(tempfile.gettempdir()) / "weighin-cache" / manifest.key / manifest.attempt
         for file, facts in manifest.files.items():
             path = target / file
+            if not path.resolve().is_relative_to(target.resolve()):
+                raise StoreError(f"store {self.store.url}: {name}: its manifest names a file outside: {file}")
             if path.is_file() and path.stat().st_size == facts["bytes"]:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
