@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
 from harness.errors import SpecError
+from methods.interface import MethodError
 from results.artifacts import Artifacts
 from results.store import Store
+from tasks.interface import DataError
 
 
 def run_sweep(
@@ -34,7 +37,8 @@ def run_sweep(
     if address and on != "ray":
         raise SpecError(f"--address goes with --on ray, not {on}")
     plan = _planned(path, mirror, overrides)
-    check_sources(plan)
+    with _naming(path):
+        check_sources(plan)
     store = Store(_absolute(store_url))
     store.create()
     console = Console(soft_wrap=True)
@@ -74,7 +78,17 @@ def _planned(path: Path, mirror: Path | None, overrides: Sequence[str]):  # type
     warnings.filterwarnings("ignore")
     from harness.planner import plan_sweep
 
-    return plan_sweep(sweep, mirror.resolve() if mirror else None)
+    with _naming(path):
+        return plan_sweep(sweep, mirror.resolve() if mirror else None)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say in which file it stands, when what a sweep asks for cannot be had."""
+    try:
+        yield
+    except (SpecError, MethodError, DataError) as error:
+        raise SpecError(f"{path}: {error}") from error
 
 
 def _absolute(url: str) -> str:

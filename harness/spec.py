@@ -18,6 +18,7 @@ from methods.recipe import Count, FineTune, Recipe, Strict
 from tasks.corpora import Corpus
 
 STAGES = ("corpus", "tokenizer", "tokens", "teacher", "compress", "distill", "finetune", "evaluate", "profile")
+_UNKNOWN_KEY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 _BYTES = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
@@ -217,20 +218,19 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def _sentences(path: Path, error: ValidationError) -> list[str]:
-    sentences = []
-    mistakes = sorted(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
-    for mistake in mistakes:
-        where = ".".join(str(part) for part in mistake["loc"])
-        hint = (
-            nearest(str(mistake["loc"][-1]), _known_keys(mistake["loc"]))
-            if mistake["type"] == "extra_forbidden"
-            else ""
-        )
-        message = (
-            "unknown key" if mistake["type"] == "extra_forbidden" else mistake["msg"].removeprefix("Value error, ")
-        )
-        sentences.append(f"{path}: {where + ': ' if where else ''}{message}{hint}")
-    return sentences
+    """Unknown keys first: they explain what is missing."""
+    unknown, others = [], []
+    for mistake in error.errors():
+        loc = mistake["loc"]
+        where = ".".join(str(part) for part in loc if part != "[key]")
+        if mistake["type"] in _UNKNOWN_KEY:
+            unknown.append(f"{path}: {where}: unknown key{nearest(str(loc[-1]), _known_keys(loc))}")
+        elif loc[-1:] == ("[key]",):
+            unknown.append(f"{path}: {where}: unknown key{nearest(str(loc[-2]), ('default', *STAGES))}")
+        else:
+            message = mistake["msg"].removeprefix("Value error, ").removeprefix(f"{where}: ")
+            others.append(f"{path}: {where + ': ' if where else ''}{message}")
+    return unknown + others
 
 
 def _known_keys(loc: Sequence[int | str]) -> list[str]:

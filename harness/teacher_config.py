@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import SpecError, nearest
-from harness.spec import Teacher
 from tasks.hub import check_model, model_directory, model_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+    from harness.spec import Teacher
 
 _FAMILIES = {"gpt2": "GPT2Config", "llama": "LlamaConfig"}
 

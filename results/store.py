@@ -45,9 +45,11 @@ class Store:
         try:
             if self.local is not None and self.local.exists() and not self.local.is_dir():
                 raise StoreError(f"store {self.url}: not a directory")
-            found = json.loads(self.read_bytes("store.json"))["schema"]
+            found = int(json.loads(self.read_bytes("store.json"))["schema"])
         except FileNotFoundError:
             return
+        except StoreError:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"store {self.url}: store.json cannot be read: {error}") from error
         if found > STORE_SCHEMA:

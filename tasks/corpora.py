@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -64,10 +64,9 @@ class Corpus:
             texts = wikitext.pages(rows) if self.hub == wikitext.REPO else rows
             texts = [text for text in texts if split_of(text) == split] if self.only_train else texts
         else:
-            texts = self._directory_documents(split)
-        if not (found := [text for text in texts if text.strip()]):
-            raise DataError(f"{self}: no text in split {split}")
-        return found
+            texts = list(self._directory_documents(split))
+        self._require_text(split, texts)
+        return [text for text in texts if text.strip()]
 
     def fingerprint(self, mirror: Path | None) -> str:
         """What text this is: a hash of the files at hand, else `hub:<repo>@<revision>`."""
@@ -85,7 +84,8 @@ class Corpus:
             for split in self._hub_splits:
                 self._hub_split(split).check(mirror)
         elif self.directory:
-            self._files()
+            for split in ("train", "validation"):
+                self._require_text(split, self._directory_documents(split))
 
     def __str__(self) -> str:
         if self.embedded:
@@ -113,12 +113,16 @@ class Corpus:
             raise DataError(f"{self}: no {', '.join(SUFFIXES)} files there")
         return files
 
-    def _directory_documents(self, split: str) -> list[str]:
+    def _require_text(self, split: str, texts: Iterable[str]) -> None:
+        if not any(text.strip() for text in texts):
+            raise DataError(f"{self}: no text in split {split}")
+
+    def _directory_documents(self, split: str) -> Iterator[str]:
         files, root = self._files(), self._root()
         if (root / "train").is_dir():
             chosen = [file for file in files if file.relative_to(root).parts[0] == split]
-            return [text for file in chosen for text in self._read(file)]
-        return [text for file in files for text in self._read(file) if split_of(text) == split]
+            return (text for file in chosen for text in self._read(file))
+        return (text for file in files for text in self._read(file) if split_of(text) == split)
 
     def _read(self, file: Path) -> list[str]:
         try:
