@@ -1,0 +1,29 @@
+"""A corpus, a plug-in and finished runs that tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from micro_sweep import write_corpus, write_plugin
+
+
+@pytest.fixture(scope="session")
+def plugin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A third party's distribution, not on the path."""
+    return write_plugin(tmp_path_factory.mktemp("plugin"))
+
+
+@pytest.fixture(scope="module")
+def plugin(plugin_directory: Path) -> Iterator[Path]:
+    """The third party's distribution, installed while a module's tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(plugin_directory)
+        yield plugin_directory
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of short texts."""
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "texts")
