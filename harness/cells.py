@@ -26,6 +26,11 @@ class Contender:
     fields: Mapping[str, Any]
     """Those that differ from their defaults."""
 
+    @property
+    def title(self) -> str:
+        """`low_rank matrices=ffn`: tells the points of a grid apart."""
+        return " ".join([self.name, *(f"{name}={value}" for name, value in self.fields.items())])
+
 
 @dataclass(frozen=True, kw_only=True)
 class CellPlan:
@@ -52,8 +57,8 @@ class CellPlan:
     @property
     def name(self) -> str:
         """`kronecker params=0.66 shared #0`."""
-        parts = [self.contender.name, *(f"{k}={v}" for k, v in self.contender.fields.items())]
-        return " ".join([*parts, *([str(self.budget)] if self.budget else []), self.recipe_kind, f"#{self.seed}"])
+        budget = [str(self.budget)] if self.budget else []
+        return " ".join([self.contender.title, *budget, self.recipe_kind, f"#{self.seed}"])
 
 
 @dataclass(frozen=True, kw_only=True)

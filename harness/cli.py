@@ -178,6 +178,7 @@ def _list(found: dict[str, str], as_json: bool) -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """Exit code 0: done; 1: some cells failed; 2: a request that cannot be carried out; 130: interrupted."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         app(arguments)
     except (SpecError, MethodError, DataError, StoreError) as error:

@@ -27,10 +27,12 @@ def export_row(row: str, directory: Path, store_url: str) -> Path:
     artifacts = Artifacts(store)
     if stage not in stages or not artifacts.manifest(stage, stages[stage]):
         raise SpecError(f"{row}: has no student ({found[0].status}: {found[0].reason})")
+    import transformers
     from transformers import AutoTokenizer
 
     from methods import student
 
+    transformers.logging.set_verbosity_error()
     source = artifacts.directory(stage, stages[stage]) / "model"
     student.save(student.materialise(student.load(source)), directory, AutoTokenizer.from_pretrained(source))
     return directory

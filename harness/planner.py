@@ -123,7 +123,7 @@ class Planner:
     def _stages(
         self, contender: Contender, budget: Budget | None, recipe: Recipe | None, seed: int
     ) -> Mapping[str, Stage]:
-        what = " ".join([contender.name, *([str(budget)] if budget else [])])
+        what = " ".join([contender.title, *([str(budget)] if budget else [])])
         compressed = self._compress(contender, budget, seed, what)
         final = self._distill(compressed, recipe, seed, what) if recipe else compressed
         found = {"compress": compressed} | ({"distill": final} if recipe else {})
