@@ -1,0 +1,148 @@
+"""Cells that fail or are skipped: the reason on the board, the others finished, no second try unless asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from micro_sweep import Ended, board_rows, made, recipe, sweep, weighin, write
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from methods import student
+from results.artifacts import Artifacts
+from results.store import Store
+from tasks.tokenizer import train
+
+METHODS = ["identity", "raises", "not_a_number", "too_large", "low_rank"]
+
+
+@pytest.fixture(scope="module")
+def teacher(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random teacher in a directory."""
+    directory = tmp_path_factory.mktemp("teacher")
+    tokenizer = train([file.read_text() for file in sorted(corpus.rglob("*.txt"))], 300)
+    torch.manual_seed(0)
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    config = GPT2Config(vocab_size=300, n_layer=2, n_embd=16, n_head=2, n_positions=32, **ends)
+    student.save(GPT2LMHeadModel(config), directory, tokenizer)
+    return directory
+
+
+class Run:
+    """A training-free sweep over a few methods, in a store of its own."""
+
+    def __init__(self, root: Path, corpus: Path, teacher: Path, **changes: Any) -> None:
+        given = {"teacher": {"name": "t", "directory": str(teacher)}, "methods": METHODS, "recipes": ["none"]}
+        self.path, self.store = write(root / "micro.yaml", sweep(corpus, **given | changes)), root / "store"
+
+    def __call__(self, command: str = "run", *options: str) -> Ended:
+        return weighin(command, self.path, "--store", self.store, "--on", "inline", *options)
+
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """Method -> its row."""
+        rows = board_rows(weighin("board", "--store", self.store, "--format", "json").data)
+        return {row["method"]: row for row in rows.values()}
+
+    def attempts(self) -> int:
+        """Of all compress stages, finished or not."""
+        artifacts = Artifacts(Store(str(self.store)))
+        keys = artifacts.store.names("artifacts/compress")
+        return sum(len(artifacts.attempts("compress", key)) for key in keys)
+
+
+@pytest.fixture(scope="module")
+def run(plugin: Path, corpus: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three methods that fail, each in its way, among two that do not."""
+    return Run(tmp_path_factory.mktemp("failures"), corpus, teacher)
+
+
+def test_the_others_finish_and_the_exit_code_is_one(run: Run) -> None:
+    ended = run()
+    assert ended.code == 1
+    assert "Traceback" not in ended.out + ended.err
+    assert {method: row["status"] for method, row in run.rows().items()} == {
+        "identity": "complete",
+        "raises": "failed",
+        "not_a_number": "failed",
+        "too_large": "failed",
+        "low_rank": "complete",
+    }
+    for reason in ("no convergence", "not finite", "parameters, +25"):
+        assert reason in ended.out
+
+
+@pytest.mark.parametrize(
+    ("method", "failure_class", "reason"),
+    [
+        ("raises", "method", "compress raises params=0.8: RuntimeError: no convergence"),
+        ("not_a_number", "method", "compress not_a_number params=0.8: the compressed student's outputs are not finite"),
+        ("too_large", "budget", "compress too_large params=0.8: the student has 11,904 parameters, +25.0%"),
+    ],
+)
+def test_a_failure_says_why(run: Run, method: str, failure_class: str, reason: str) -> None:
+    run()
+    row = run.rows()[method]
+    assert row["reason"].startswith(reason)
+    assert row["quality"] == {}
+    shown = weighin("show", row["id"], "--store", run.store)
+    assert reason.partition(": ")[2] in " ".join(shown.out.split())
+    records = [record for record in Store(str(run.store)).records() if record.cell.method == method]
+    assert [record.failure.failure_class for record in records if record.failure] == [failure_class]
+    assert "Traceback" in json.dumps([record.failure.log_tail for record in records if record.failure])
+
+
+def test_a_failure_is_tried_again_only_when_asked_for(run: Run) -> None:
+    run()
+    before, records = run.attempts(), len(Store(str(run.store)).records())
+    assert run().code == 1
+    assert run.attempts() == before == 5
+    assert len(Store(str(run.store)).records()) == records
+    planned = weighin("plan", run.path, "--store", run.store, "--json").data
+    assert {s["label"] for s in planned["stages"] if s["state"] == "failed before"} == {
+        f"compress {method} params=0.8" for method in ("raises", "not_a_number", "too_large")
+    }
+    done = made(run.store)
+    assert run("rerun", "--failed").code == 1
+    assert run.attempts() == before + 3
+    assert made(run.store) == done
+
+
+def test_a_mended_method_replaces_its_failure(
+    plugin: Path, corpus: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed for a reason outside its code: `rerun --failed` finishes the cell."""
+    import third_party
+
+    once = Run(tmp_path, corpus, teacher, methods=["raises"])
+    assert once().code == 1
+    monkeypatch.setattr(third_party.Raises, "compress", third_party.LowRank.compress)
+    assert once().code == 1
+    assert once("rerun", "--failed").code == 0
+    assert once.rows()["raises"]["status"] == "complete"
+    assert once().code == 0
+
+
+def test_a_refused_budget_is_skipped_and_no_failure(plugin: Path, corpus: Path, teacher: Path, tmp_path: Path) -> None:
+    skipping = Run(tmp_path, corpus, teacher, methods=["identity", "low_rank"], budgets=[{"params": 0.05}])
+    ended = skipping()
+    assert ended.code == 0
+    row = skipping.rows()["low_rank"]
+    assert row["status"] == "skipped"
+    assert "nearest is 0." in row["reason"]
+    assert row["reason"].split(";")[0] in " ".join(ended.out.split())
+
+
+def test_a_loss_that_is_not_finite_is_an_outcome(plugin: Path, corpus: Path, teacher: Path, tmp_path: Path) -> None:
+    wild = recipe(learning_rate=1e30, schedule="constant", warmup_fraction=0.0, gradient_clipping=0.0)
+    diverging = Run(tmp_path, corpus, teacher, methods=["low_rank"], recipes=["none", wild])
+    ended = diverging()
+    assert ended.code == 1
+    failed, complete = sorted(Store(str(diverging.store)).records(), key=lambda record: record.status != "failed")
+    assert failed.failure is not None
+    assert failed.failure.failure_class == "diverged"
+    assert "is not finite at step" in failed.reason
+    assert complete.status == "complete"
