@@ -27,6 +27,17 @@ class Contender:
     """Those that differ from their defaults."""
 
     @property
+    def identity(self) -> Mapping[str, Any]:
+        """The fields that say what the method does."""
+        return {name: value for name, value in self.fields.items() if name not in self.method.places}
+
+    @property
+    def places(self) -> Mapping[str, Any]:
+        """The fields that only say where something lies, as absolute paths."""
+        given = {name: value for name, value in self.fields.items() if name in self.method.places}
+        return {name: str(Path(value).expanduser().absolute()) for name, value in given.items()}
+
+    @property
     def title(self) -> str:
         """`low_rank matrices=ffn`: tells the points of a grid apart."""
         return " ".join([self.name, *(f"{name}={value}" for name, value in self.fields.items())])
@@ -70,6 +81,8 @@ class SweepPlan:
     tasks: Mapping[str, Task]
     mirror: Path | None
     teacher_params: int
+    settings: Mapping[str, str]
+    """Fine-tuned task -> how it is trained, in words and a digest: rows trained otherwise are not compared."""
 
     @cached_property
     def stages(self) -> list[Stage]:

@@ -39,11 +39,15 @@ class Stage:
     label: str
     """For people: `distill kronecker params=0.66 #0`."""
     params: Mapping[str, Any] = field(default_factory=dict)
+    places: Mapping[str, Any] = field(default_factory=dict)
+    """Where things lie, such as a directory: goes to the worker beside `params` and is never part of the key."""
     parents: Mapping[str, Stage] = field(default_factory=dict)
     data: str = ""
     """Fingerprint or revision of the data that the stage itself reads."""
     code: tuple[str, ...] = ()
     """Further modules whose code the result depends on: a method's, a task's."""
+    libraries: tuple[str, ...] = ()
+    """Whose versions matter, besides those of `LIBRARIES`."""
     execution: Execution = field(default_factory=Execution)
 
     @cached_property
@@ -58,7 +62,7 @@ class Stage:
             "parents": {role: parent.key for role, parent in self.parents.items()},
             "data": self.data,
             "code": modules,
-            "libraries": {name: _version(name) for name in LIBRARIES[self.name]},
+            "libraries": {name: _version(name) for name in (*LIBRARIES[self.name], *self.libraries)},
         }
 
     @cached_property
@@ -73,7 +77,7 @@ class Stage:
             key=self.key,
             attempt=attempt,
             target=f"{self.module}:run",
-            params=self.params,
+            params={**self.params, **self.places},
             parents={role: (parent.name, parent.key) for role, parent in self.parents.items()},
             parts=self.parts,
             execution=self.execution,

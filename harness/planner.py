@@ -15,7 +15,14 @@ from harness.graph import Stage
 from harness.identity import digest
 from harness.provenance import hardware
 from harness.spec import Sweep, TaskChoice
-from harness.teacher_config import check_teacher, teacher_config, teacher_fingerprint
+from harness.stage import Execution
+from harness.teacher_config import (
+    check_positions,
+    check_teacher,
+    teacher_config,
+    teacher_fingerprint,
+    teacher_places,
+)
 from methods import fields as method_fields
 from methods import registry as method_registry
 from methods.interface import Budget, Method, Plan, Refusal
@@ -24,6 +31,7 @@ from tasks import registry as task_registry
 from tasks.interface import Classification
 
 ROW_DIGITS = 8
+NO_RECIPE = Refusal(reason="the method has no published recipe")
 
 
 def plan_sweep(sweep: Sweep, mirror: Path | None) -> SweepPlan:
@@ -39,13 +47,16 @@ class Planner:
 
     def __init__(self, sweep: Sweep, mirror: Path | None) -> None:
         self.sweep, self.mirror = sweep, mirror
-        self.tasks = {choice.task: task_registry.load(choice.task) for choice in sweep.tasks}
+        self.targets = {choice.task: task_registry.resolve(choice.task) for choice in sweep.tasks}
+        self.tasks = {name: task_registry.load(target) for name, target in self.targets.items()}
         for choice in sweep.tasks:
             self._check(choice)
         if sweep.teacher.pretrain and sweep.teacher.pretrain.recipe.losses.needs_teacher:
             raise SpecError("teacher.pretrain.recipe.losses: kd and taps need a teacher; pretraining has none")
         self._fingerprints: dict[str, str] = {}
         self.config = teacher_config(sweep.teacher, mirror)
+        if sweep.teacher.pretrain:
+            check_positions("teacher.pretrain.recipe", sweep.teacher.pretrain.recipe, self.config)
         self.reference = self._contender("identity", method_registry.load("identity")())
 
     def _check(self, choice: TaskChoice) -> None:
@@ -68,7 +79,23 @@ class Planner:
         ]
         whole = self.reference.method.plan(self.config, None)
         assert isinstance(whole, Plan), "the identity never refuses"
-        return SweepPlan(sweep=self.sweep, cells=cells, tasks=self.tasks, mirror=self.mirror, teacher_params=whole.size)
+        return SweepPlan(
+            sweep=self.sweep,
+            cells=cells,
+            tasks=self.tasks,
+            mirror=self.mirror,
+            teacher_params=whole.size,
+            settings={choice.task: self._settings(choice) for choice in self.sweep.tasks},
+        )
+
+    def _settings(self, choice: TaskChoice) -> str:
+        recipe = choice.finetune or self.sweep.finetune
+        if recipe is None or not isinstance(self.tasks[choice.task], Classification):
+            return ""
+        losses, identity = recipe.losses, split_deepspeed(recipe, Execution())[0]
+        distilled = f"ILKD (kd {losses.kd:g}, taps {losses.taps:g})" if losses.needs_teacher else "no teacher"
+        rows = f"{choice.train_rows} rows" if choice.train_rows else "all rows"
+        return f"{recipe.epochs} epochs, {rows}, {distilled}, recipe {digest([identity, choice.train_rows], 8)}"
 
     def _contenders(self) -> Iterator[Contender]:
         for choice in self.sweep.methods:
@@ -88,23 +115,30 @@ class Planner:
     def _cells(self, contender: Contender, budget: Budget | None) -> Iterator[CellPlan]:
         solved = self._solve(contender, budget)
         for kind, recipe in self._recipes(contender):
+            cell = solved if recipe or kind == "none" else NO_RECIPE
             for seed in self.sweep.seeds:
-                row = {
-                    "teacher": self.sweep.teacher.model_dump(),
-                    "method": [contender.name, contender.fields],
-                    "budget": asdict(budget) if budget else None,
-                    "recipe": recipe.model_dump() if recipe else None,
-                }
                 yield CellPlan(
                     contender=contender,
                     budget=budget,
                     recipe_kind=kind,
                     recipe=recipe,
                     seed=seed,
-                    row=digest(row, ROW_DIGITS),
-                    solved=solved,
-                    stages={} if isinstance(solved, Refusal) else self._stages(contender, budget, recipe, seed),
+                    row=self._row(contender, budget, kind, recipe),
+                    solved=cell,
+                    stages={} if isinstance(cell, Refusal) else self._stages(contender, budget, recipe, seed),
                 )
+
+    def _row(self, contender: Contender, budget: Budget | None, kind: str, recipe: Recipe | None) -> str:
+        """What makes a line of the board: what is compressed, how, to what size, trained how, on what text."""
+        teacher = self._teacher_stage
+        row = {
+            "teacher": [self.sweep.teacher.name, teacher.params, teacher.data],
+            "corpus": self._corpus_stage.data if recipe or self.sweep.teacher.pretrain else None,
+            "method": [contender.name, contender.identity, contender.method.fingerprint()],
+            "budget": asdict(budget) if budget else None,
+            "recipe": [kind, split_deepspeed(recipe, Execution())[0] if recipe else None],
+        }
+        return digest(row, ROW_DIGITS)
 
     def _solve(self, contender: Contender, budget: Budget | None) -> Plan | Refusal:
         if budget is not None and budget.unit not in contender.method.units:
@@ -116,9 +150,10 @@ class Planner:
             yield "none", None
             return
         for choice in self.sweep.recipes:
-            if choice.kind == "paper" and contender.method.recipe() is None:
-                raise SpecError(f"recipes: {contender.name} has no published recipe for `paper`")
-            yield choice.kind, contender.method.recipe() if choice.kind == "paper" else choice.shared
+            recipe = contender.method.recipe() if choice.kind == "paper" else choice.shared
+            if recipe:
+                check_positions(f"recipes: {choice.kind}", recipe, self.config)
+            yield choice.kind, recipe
 
     def _stages(
         self, contender: Contender, budget: Budget | None, recipe: Recipe | None, seed: int
@@ -140,11 +175,14 @@ class Planner:
     @cached_property
     def _corpus_stage(self) -> Stage:
         assert self.sweep.corpus is not None
+        corpus = asdict(self.sweep.corpus)
+        directory = corpus.pop("directory")
         return Stage(
             name="corpus",
             module="harness.stages.corpus",
             label="corpus",
-            params={"corpus": asdict(self.sweep.corpus)},
+            params={"corpus": corpus},
+            places={"directory": str(Path(directory).expanduser().absolute()) if directory else None},
             data=self.sweep.corpus.fingerprint(self.mirror),
             execution=self.sweep.execution("corpus"),
         )
@@ -179,8 +217,9 @@ class Planner:
                 name="teacher",
                 module="harness.stages.import_teacher",
                 label=f"teacher {teacher.name}",
-                params=teacher.model_dump(exclude={"name", "pretrain"}),
+                places=teacher_places(teacher),
                 data=teacher_fingerprint(teacher, self.mirror),
+                libraries=("gguf",) if teacher.gguf else (),
                 execution=self.sweep.execution("teacher"),
             )
         params, execution = self._trained("teacher", teacher.pretrain.recipe)
@@ -204,10 +243,11 @@ class Planner:
             label=f"compress {what}",
             params={
                 "target": contender.target,
-                "fields": contender.fields,
+                "fields": contender.identity,
                 "budget": asdict(budget) if budget else None,
                 "seed": seed if contender.method.stochastic else 0,
             },
+            places={"places": contender.places},
             parents={"teacher": self._teacher_stage},
             data=contender.method.fingerprint(),
             code=(contender.target.partition(":")[0],),
@@ -226,7 +266,7 @@ class Planner:
         )
 
     def _evaluate(self, model: Stage, choice: TaskChoice, what: str) -> Stage:
-        target = task_registry.resolve(choice.task)
+        target = self.targets[choice.task]
         return Stage(
             name="evaluate",
             module="harness.stages.evaluate",
@@ -259,7 +299,7 @@ class Planner:
     def _finetune_stage(
         self, parents: Mapping[str, Stage], choice: TaskChoice, recipe: FineTune, seed: int, what: str, keep_model: bool
     ) -> Stage:
-        target = task_registry.resolve(choice.task)
+        target = self.targets[choice.task]
         params, execution = self._trained("finetune", recipe)
         settings = {"recipe": params, "seed": seed, "train_rows": choice.train_rows, "keep_model": keep_model}
         return Stage(
@@ -278,7 +318,7 @@ class Planner:
             name="profile",
             module="harness.stages.profile",
             label=f"profile {what}",
-            params={"hardware": hardware()},
+            params={"hardware": hardware(), "cpus": self.sweep.execution("profile").cpus},
             parents={"model": compressed},
             execution=replace(self.sweep.execution("profile"), alone=True),
         )

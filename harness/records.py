@@ -129,6 +129,7 @@ def _measured(settled: Settled) -> Iterator[Measured]:
                     main=place == 0,
                     when=when,  # type: ignore[arg-type]
                     data=settled.cell.stages[label].data,
+                    settings=settled.plan.settings.get(name, ""),
                     items_path=f"{home}/{manifest.attempt}/items.parquet" if items else None,
                     items_sha256=items["sha256"] if items else None,
                     stage_key=manifest.key,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from methods import student
 from methods.families import architecture
 from methods.layers.factorised import Factorised
+from methods.layers.tied_head import TiedHead
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +42,7 @@ def macs_per_token(model: nn.Module) -> int:
     """Multiply-adds per token of all products with weights, output matrix included, embedding look-up not."""
     total = 0
     for name, module in model.named_modules():
-        if isinstance(module, Factorised):
+        if isinstance(module, Factorised | TiedHead):
             total += module.macs_per_token
         elif name.endswith("lm_head") or type(module).__name__ in ("Linear", "Conv1D"):
             weight = getattr(module, "weight", None)

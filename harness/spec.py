@@ -39,7 +39,7 @@ class Pretrain(Strict):
     config: dict[str, int | float | bool | str]
     """Fields of the family's transformers configuration; `vocab_size` is the tokenizer's size too."""
     recipe: Recipe
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**24)
     """The teacher's own seed: students of all seeds share one teacher."""
 
 
@@ -171,7 +171,9 @@ class Sweep(Strict):
     tasks: list[Annotated[TaskChoice, _one_word_or_mapping("task")]] = Field(min_length=1)
     finetune: FineTune | None = None
     """For the fine-tuned tasks that do not bring their own."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_seeds)] = Field(default=[0], min_length=1)
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**24)]], BeforeValidator(_seeds)] = Field(
+        default=[0], min_length=1
+    )
     """`3` means 0, 1, 2."""
     resources: dict[Literal["default", *STAGES], Resources] = Field(default_factory=dict)  # type: ignore[valid-type]
 

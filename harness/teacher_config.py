@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import SpecError, nearest
-from tasks.hub import check_model, model_directory, model_fingerprint
+from tasks.hub import MODEL_FILES, check_model, model_directory, model_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from harness.spec import Teacher
+    from methods.recipe import Recipe
 
 _FAMILIES = {"gpt2": "GPT2Config", "llama": "LlamaConfig"}
 
@@ -87,8 +88,24 @@ def teacher_fingerprint(teacher: Teacher, mirror: Path | None) -> str:
         return _files_digest((gguf_path(teacher.gguf.model_dump()),))
     if teacher.directory:
         directory = existing_directory(teacher.directory)
-        return _files_digest(tuple(sorted([*directory.glob("*.json"), *directory.glob("*.safetensors")])))
+        return _files_digest(tuple(sorted(file for form in MODEL_FILES for file in directory.glob(form))))
     return model_fingerprint(str(teacher.model), teacher.revision, mirror)
+
+
+def teacher_places(teacher: Teacher) -> Mapping[str, Any]:
+    """Where a published teacher is to be had from, paths made absolute; `teacher_fingerprint` says what it is."""
+    directory = str(Path(teacher.directory).expanduser().absolute()) if teacher.directory else None
+    gguf = teacher.gguf.model_dump() if teacher.gguf else None
+    if gguf and gguf["package"] is None:
+        gguf["file"] = str(Path(gguf["file"]).expanduser().absolute())
+    return {"model": teacher.model, "revision": teacher.revision, "directory": directory, "gguf": gguf}
+
+
+def check_positions(where: str, recipe: Recipe, config: PretrainedConfig) -> None:
+    """Raise SpecError when a recipe's sequences are longer than the model's context."""
+    if recipe.sequence_length > config.max_position_embeddings:
+        positions = config.max_position_embeddings
+        raise SpecError(f"{where}: sequence_length {recipe.sequence_length} is more than the {positions} positions")
 
 
 def check_teacher(teacher: Teacher, mirror: Path | None) -> None:

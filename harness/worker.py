@@ -58,6 +58,7 @@ def _attempt(job: Job, ranks: Ranks, artifacts: Artifacts) -> Outcome:
     except Exception as error:
         failure_class, reason = classify(error)
         if ledger:
+            artifacts.discard(job.stage, job.key, job.attempt)
             ledger.end("failed", failure_class, reason, _tail(error))
         wall_s = time.monotonic() - started
         return Outcome(key=job.key, status="failed", failure_class=failure_class, reason=reason, wall_s=wall_s)

@@ -25,6 +25,8 @@ class DistilGPT2(Method):
     embeddings, final norm and output matrix are copied. It meets only budgets that a whole number of layers meets.
     """
 
+    places = frozenset({"checkpoint"})
+
     checkpoint: str | None = None
     """Directory of a published student to measure instead; it is budgeted by its own size."""
 

@@ -98,6 +98,8 @@ class Method(ABC):
     """False for a method that ignores budgets (the identity, a published checkpoint)."""
     stochastic: ClassVar[bool] = False
     """True when `compress` draws random numbers: the cell's seed then decides them, else all seeds share a student."""
+    places: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where something lies, not what it is: `fingerprint` identifies it, whatever its path."""
     exact_at_full: ClassVar[bool] = True
     """A budget of 1.0 reproduces the teacher's outputs."""
 

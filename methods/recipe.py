@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 _SUFFIXES = {"k": 10**3, "M": 10**6, "B": 10**9}
 
@@ -76,6 +76,15 @@ class Recipe(Optimisation):
     """Tokens per optimiser step over all workers (the global batch); a multiple of `sequence_length`."""
     sequence_length: int = Field(gt=0)
     losses: Losses = Losses()
+
+    @model_validator(mode="after")
+    def _whole_windows(self) -> Recipe:
+        if self.batch_tokens % self.sequence_length:
+            near = max(1, round(self.batch_tokens / self.sequence_length)) * self.sequence_length
+            raise ValueError(
+                f"batch_tokens is not a multiple of sequence_length {self.sequence_length}; nearest: {near}"
+            )
+        return self
 
     @property
     def steps(self) -> int:

@@ -121,6 +121,10 @@ class Artifacts:
             return path
         return Path(tempfile.mkdtemp(prefix=f"weighin-{stage}-"))
 
+    def discard(self, stage: str, key: str, attempt: str) -> None:
+        """Remove a failed attempt's files; its line in the ledger stays."""
+        self.store.remove(f"{self.home(stage, key)}/{attempt}")
+
     def publish(self, manifest: Manifest, directory: Path) -> bool:
         """Make an attempt's files the artifact; False when another attempt was first (its files win)."""
         home = self.home(manifest.stage, manifest.key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from math import isfinite
 
@@ -113,7 +113,7 @@ def _tabs(teacher: str, rows: Sequence[Row], evidence: Mapping[str, Evidence]) -
         columns = _columns([*references, *members], evidence)
         groups, comparisons = rank(_groups(members), columns, evidence)
         ordered = [Group(g.recipe, tuple(sorted(g.rows, key=lambda row: _order(row, columns)))) for g in groups]
-        notes = _notes([*references, *members])
+        notes = (*_trained(columns), *_notes([*references, *members]))
         tabs.append(Tab(teacher, budget, columns, tuple(references), tuple(ordered), tuple(comparisons), notes))
     return tabs
 
@@ -153,6 +153,13 @@ def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
     if columns and (found := row.scores.get(columns[0].key)) is not None and isfinite(found.summary.value):
         value = -found.summary.value if columns[0].higher_is_better else found.summary.value
     return row.status != "complete", value, row.method, row.id
+
+
+def _trained(columns: Iterable[Column]) -> Iterator[str]:
+    """How each fine-tuned column's models were trained."""
+    for column in columns:
+        if column.settings:
+            yield f"{column.protocol} is fine-tuned: {column.settings}"
 
 
 def _notes(rows: Iterable[Row]) -> tuple[str, ...]:

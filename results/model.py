@@ -18,6 +18,8 @@ class Column:
     metric: str
     data: str
     """Fingerprint or revision of the data."""
+    settings: str
+    """How a fine-tuned task was trained; empty for other protocols."""
     unit: str
     higher_is_better: bool
     when: str = "final"
@@ -27,7 +29,7 @@ class Column:
     @property
     def key(self) -> str:
         """Unique on a board."""
-        return "|".join((self.protocol, self.metric, self.data, self.when))
+        return "|".join((self.protocol, self.metric, self.data, self.settings, self.when))
 
     @property
     def arrow(self) -> str:

@@ -107,7 +107,9 @@ def _heading(name: str, kind: str = "number") -> str:
 def _metric_heading(column: Column, title: str) -> str:
     protocol, _, rest = title.partition(" ")
     direction = "higher is better" if column.higher_is_better else "lower is better"
-    hint = escape(f"{column.metric} in {column.unit}, {direction}; data {column.data}")
+    hint = escape(
+        f"{column.metric} in {column.unit}, {direction}; data {column.data}{column.settings and '; ' + column.settings}"
+    )
     return (
         f'<th scope="col" class="number" title="{hint}"><button type="button">{escape(protocol)}'
         f"<small>{escape(rest)} {column.arrow}</small></button></th>"

@@ -43,6 +43,8 @@ class Measured(_Part):
     when: Literal["final", "before_training"] = "final"
     data: str
     """The data's fingerprint or revision."""
+    settings: str = ""
+    """For a fine-tuned task: how it was trained (`2 epochs, 8000 rows, ILKD (kd 0.5, taps 0.1), recipe 1a2b3c4d`)."""
     items_path: str | None = None
     """Store path of `items.parquet` (columns as in `tasks.interface.Measurement.items`)."""
     items_sha256: str | None = None

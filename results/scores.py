@@ -26,6 +26,7 @@ def column_of(measured: Measured) -> Column:
         protocol=measured.protocol,
         metric=measured.metric,
         data=measured.data,
+        settings=measured.settings,
         unit=measured.unit,
         higher_is_better=measured.higher_is_better,
         when=measured.when,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tasks import wikitext
 from tasks.hub import HubSplit, combined, digest
 from tasks.interface import DataError
+from tasks.wikitext_pages import REPO, REVISION, pages
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".jsonl", ".parquet", ".txt")
@@ -61,7 +61,7 @@ class Corpus:
             texts = embedded.documents(split)
         elif self.hub:
             rows = self._hub_split("train" if self.only_train else split).column(self.column, mirror)
-            texts = wikitext.pages(rows) if self.hub == wikitext.REPO else rows
+            texts = pages(rows) if self.hub == REPO else rows
             texts = [text for text in texts if split_of(text) == split] if self.only_train else texts
         else:
             texts = list(self._directory_documents(split))
@@ -93,7 +93,7 @@ class Corpus:
         return f"corpus {self.hub} {self.config}" if self.hub else f"corpus {self.directory}"
 
     def _pinned(self) -> str:
-        return self.revision or (wikitext.REVISION if self.hub == wikitext.REPO else "")
+        return self.revision or (REVISION if self.hub == REPO else "")
 
     @property
     def _hub_splits(self) -> tuple[str, ...]:

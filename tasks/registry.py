@@ -11,7 +11,6 @@ import ast
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
-from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -55,7 +54,6 @@ def summary(name: str) -> str:
     return (ast.get_docstring(found) or "").partition("\n")[0]
 
 
-@cache
 def _targets() -> dict[str, str]:
     known = {point.name: point.value for point in entry_points(group=GROUP)}
     for path in sorted(Path(__file__).parent.glob("*.py")):

@@ -6,18 +6,13 @@ sets have rare words replaced by `<unk>`, the `-raw-v1` sets do not: different t
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.hub import HubSplit
 from tasks.lm_eval_perplexity import LmEvalPerplexity
 from tasks.perplexity import TokenPerplexity
-
-REPO = "Salesforce/wikitext"
-REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
-TITLE = re.compile(r"= [^=].* =|= [^=] =")
+from tasks.wikitext_pages import REPO, REVISION, pages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +36,6 @@ class Pages(Lines):
 
     def documents(self, mirror: Path | None) -> list[str]:
         return pages(super().documents(mirror))
-
-
-def pages(rows: Iterable[str]) -> list[str]:
-    """Rebuild articles from lines: ` = Title = ` begins one, ` = = Section = = ` does not.
-
-    The original file is kept to the byte, blank lines (` \\n`) included, because byte counts depend on it; as in
-    `EleutherAI/wikitext_document_level`, the newline before a title belongs to no page.
-    """
-    articles: list[list[str]] = [[]]
-    for row in rows:
-        if TITLE.fullmatch(row.strip()):
-            articles.append([])
-        articles[-1].append(row or " \n")
-    texts = ["".join(lines) for lines in articles]
-    texts[:-1] = [text.removesuffix("\n") for text in texts[:-1]]
-    return [text for text in texts if text.strip()]
 
 
 def _test(config: str) -> HubSplit:

@@ -28,7 +28,7 @@ def run(context: Context) -> Mapping[str, Any]:
         BudgetMissed: the student is outside the tolerance.
         StageFailure: the student's outputs are not finite.
     """
-    method = _method(context.params["target"], context.params["fields"])
+    method = _method(context.params["target"], {**context.params["fields"], **context.params["places"]})
     budget = Budget(**context.params["budget"]) if context.params["budget"] else None
     source = context.inputs["teacher"] / "model"
     teacher = student.load(source)

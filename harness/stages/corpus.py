@@ -16,7 +16,7 @@ SPLITS = ("train", "validation")
 
 def run(context: Context) -> Mapping[str, Any]:
     """Write `train.parquet` and `validation.parquet` with a column `text`."""
-    corpus = Corpus(**context.params["corpus"])
+    corpus = Corpus(**context.params["corpus"], directory=context.params["directory"])
     counts = {}
     for split in SPLITS:
         documents = corpus.documents(split, context.mirror)

@@ -24,7 +24,7 @@ def run(context: Context) -> Mapping[str, Any]:
     module, _, name = context.params["target"].partition(":")
     protocol = getattr(import_module(module), name)()
     source = context.inputs["model"] / "model"
-    model = student.load(source).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    model = student.load(source).eval().to("cuda" if context.execution.gpus else "cpu")
     found = protocol.measure(model, AutoTokenizer.from_pretrained(source), context.mirror)
     bad = [metric for metric, value in found.metrics.items() if not torch.isfinite(torch.tensor(value))]
     if bad:

@@ -59,7 +59,6 @@ def teacher(**form: Any) -> dict[str, Any]:
         ),
         ({"corpus": {"directory": "nowhere"}}, "corpus nowhere: no .jsonl, .parquet, .txt files there"),
         ({"corpus": {"hub": "Salesforce/wikitext"}}, "corpus: hub Salesforce/wikitext needs config"),
-        ({"recipes": ["paper"]}, "recipes: low_rank has no published recipe for `paper`"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_had_is_named_with_its_file(refused: Any, changes: dict[str, Any], message: str) -> None:

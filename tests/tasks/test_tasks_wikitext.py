@@ -6,7 +6,8 @@ import pytest
 
 from tasks import registry
 from tasks.hub import HubSplit
-from tasks.wikitext import REPO, REVISION, Pages, pages
+from tasks.wikitext import Pages
+from tasks.wikitext_pages import REPO, REVISION, pages
 
 ROWS = [
     "",
