@@ -58,6 +58,7 @@ def teacher(**form: Any) -> dict[str, Any]:
             "teacher.pretrain.config.n_layers: gpt2 has no such field; did you mean 'n_layer'?",
         ),
         ({"corpus": {"directory": "nowhere"}}, "corpus nowhere: no .jsonl, .parquet, .txt files there"),
+        ({"recipes": [recipe(sequence_length=64)]}, "recipes: shared: sequence_length 64 is more than the 32"),
         ({"corpus": {"hub": "Salesforce/wikitext"}}, "corpus: hub Salesforce/wikitext needs config"),
     ],
 )  # fmt: skip

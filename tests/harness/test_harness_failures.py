@@ -93,6 +93,8 @@ def test_a_failure_says_why(run: Run, method: str, failure_class: str, reason: s
     records = [record for record in Store(str(run.store)).records() if record.cell.method == method]
     assert [record.failure.failure_class for record in records if record.failure] == [failure_class]
     assert "Traceback" in json.dumps([record.failure.log_tail for record in records if record.failure])
+    key = records[0].stages["compress"]
+    assert not [path for path in (run.store / "artifacts" / "compress" / key).iterdir() if path.is_dir()]
 
 
 def test_a_failure_is_tried_again_only_when_asked_for(run: Run) -> None:

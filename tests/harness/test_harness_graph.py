@@ -45,13 +45,17 @@ ALL_BUT_TEXT = {"teacher", "compress", "distill", "evaluate", "profile"}
 
 @pytest.mark.parametrize(
     "where",
-    ["workers=2", "micro_batch=2", "zero_stage=3", "cpus=2", "gpus=1", "offload=true", "memory=1GiB",
+    ["workers=2", "micro_batch=2", "zero_stage=3", "gpus=1", "offload=true", "memory=1GiB",
      "checkpoint_every_s=1", "activation_checkpointing=true"],
 )  # fmt: skip
 def test_where_a_stage_runs_is_not_in_its_key(planned: Planned, where: str) -> None:
     base, moved = planned(), planned(f"resources.default.{where}")
     assert changed(base, moved) == set()
     assert all(one.execution != other.execution for one, other in zip(base.stages, moved.stages, strict=True))
+
+
+def test_only_times_depend_on_the_number_of_cpus(planned: Planned) -> None:
+    assert changed(planned(), planned("resources.default.cpus=2")) == {"profile"}
 
 
 @pytest.mark.parametrize("key", ["gradient_accumulation_steps", "zero_optimization", "steps_per_print"])
@@ -89,9 +93,12 @@ def test_the_text_is(planned: Planned, corpus: Path, tmp_path: Path) -> None:
         (other / file.relative_to(corpus)).parent.mkdir(parents=True, exist_ok=True)
         (other / file.relative_to(corpus)).write_text(file.read_text())
     before = planned(corpus={"directory": str(other)})
+    assert changed(planned(), before) == set(), "where the text lies does not count"
+    assert [cell.row for cell in before.cells] == [cell.row for cell in planned().cells]
     (other / "train" / "0.txt").write_text("another text")
     after = planned(corpus={"directory": str(other)})
     assert changed(before, after) == {stage.name for stage in before.stages}
+    assert {cell.row for cell in before.cells}.isdisjoint(cell.row for cell in after.cells)
 
 
 def stage(**changes: Any) -> Stage:

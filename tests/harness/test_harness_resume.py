@@ -23,7 +23,7 @@ from results.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
-STEPS = 1500
+STEPS = 700
 AFRESH = ("distill", "evaluate")
 """Stages that each test computes itself; it takes the others from the undisturbed run."""
 MARK_S = 1e6

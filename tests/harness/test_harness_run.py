@@ -198,3 +198,23 @@ def test_an_exported_student_is_a_plain_model(first: Finished, tmp_path: Path) -
     again = first.command("export", row, tmp_path / "dense")
     assert (again.code, "exists and is not an empty directory" in again.err) == (2, True)
     assert first.command("export", "ffffffff", tmp_path / "other").code == 2
+
+
+def test_an_object_store_holds_the_same(
+    first: Finished, plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsspec's memory stands for a bucket: no rename, no link, artifacts uploaded and downloaded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    url = f"memory://weighin-{tmp_path.name}"
+    ended = weighin("run", first.sweep, "--store", url, "--on", "inline")
+    assert ended.code == 0, ended
+    rows = board_rows(weighin("board", "--store", url, "--format", "json").data)
+    assert {id: (row["quality"], row["size"]) for id, row in rows.items()} == {
+        id: (row["quality"], row["size"]) for id, row in first.rows().items()
+    }
+    assert weighin("export", first.row("low_rank"), tmp_path / "dense", "--store", url).code == 0
+    before = made(url)
+    assert weighin("run", first.sweep, "--store", url, "--on", "inline").code == 0
+    assert made(url) == before
+    Store(url).remove("")
