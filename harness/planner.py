@@ -77,6 +77,8 @@ class Planner:
             for budget in self._budgets(contender)
             for cell in self._cells(contender, budget)
         ]
+        if twice := [cell.name for place, cell in enumerate(cells) if _is_among(cell, cells[:place])]:
+            raise SpecError(f"methods: {twice[0]} is there twice")
         whole = self.reference.method.plan(self.config, None)
         assert isinstance(whole, Plan), "the identity never refuses"
         return SweepPlan(
@@ -322,6 +324,10 @@ class Planner:
             parents={"model": compressed},
             execution=replace(self.sweep.execution("profile"), alone=True),
         )
+
+
+def _is_among(cell: CellPlan, others: list[CellPlan]) -> bool:
+    return any((other.row, other.seed) == (cell.row, cell.seed) for other in others)
 
 
 def check_sources(plan: SweepPlan) -> None:

@@ -40,6 +40,7 @@ def run_sweep(
     with _naming(path):
         check_sources(plan)
     store = Store(_absolute(store_url))
+    store.records()
     store.create()
     console = Console(soft_wrap=True)
     with LiveProgress(console) as watch:

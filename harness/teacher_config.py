@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import SpecError, nearest
 from tasks.hub import MODEL_FILES, check_model, model_directory, model_fingerprint
+from tasks.tokenizer import SMALLEST
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -35,7 +36,12 @@ def scratch_config(family: str, fields: Mapping[str, Any]) -> PretrainedConfig:
             raise SpecError(f"teacher.pretrain.config.{name}: {family} has no such field{nearest(name, known)}")
     if "vocab_size" not in fields:
         raise SpecError("teacher.pretrain.config.vocab_size: needed; it is the tokenizer's size too")
+    if fields["vocab_size"] < SMALLEST:
+        raise SpecError(f"teacher.pretrain.config.vocab_size: at least {SMALLEST}, one entry a byte and one more")
     config: PretrainedConfig = kind(**(dict(fields) | {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}))
+    if config.hidden_size % config.num_attention_heads:
+        heads, width = config.num_attention_heads, config.hidden_size
+        raise SpecError(f"teacher.pretrain.config: a width of {width} cannot be shared by {heads} heads")
     return config
 
 

@@ -57,6 +57,15 @@ def teacher(**form: Any) -> dict[str, Any]:
             {"teacher": teacher(pretrain={"config": {"n_layers": 2}, "recipe": recipe()})},
             "teacher.pretrain.config.n_layers: gpt2 has no such field; did you mean 'n_layer'?",
         ),
+        ({"methods": ["identity", "low_rank", "low_rank"]}, "there twice"),
+        (
+            {"teacher": teacher(pretrain={"config": {"vocab_size": 200}, "recipe": recipe()})},
+            "teacher.pretrain.config.vocab_size: at least 257",
+        ),
+        (
+            {"teacher": teacher(pretrain={"config": {"vocab_size": 300, "n_embd": 30}, "recipe": recipe()})},
+            "a width of 30 cannot be shared by 12 heads",
+        ),
         ({"corpus": {"directory": "nowhere"}}, "corpus nowhere: no .jsonl, .parquet, .txt files there"),
         ({"recipes": [recipe(sequence_length=64)]}, "recipes: shared: sequence_length 64 is more than the 32"),
         ({"corpus": {"hub": "Salesforce/wikitext"}}, "corpus: hub Salesforce/wikitext needs config"),
