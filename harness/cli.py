@@ -27,6 +27,8 @@ Mirror = Annotated[
     Path | None, typer.Option("--mirror", envvar="WEIGHIN_MIRROR", help="Local copy of hub repositories, used first.")
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the sweep.")]
+On = Annotated[str, typer.Option(help="Executor: ray or inline.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster to join; else one is started here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 
@@ -36,8 +38,8 @@ def run(
     store: StoreUrl = ".weighin",
     mirror: Mirror = None,
     sets: Sets = None,
-    on: Annotated[str, typer.Option(help="Executor: ray or inline.")] = "ray",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster to join; else one is started here.")] = None,
+    on: On = "ray",
+    address: Address = None,
 ) -> None:
     """Run a sweep until every cell is done; run it again to resume."""
     from harness.session import run_sweep
@@ -51,8 +53,8 @@ def rerun(
     store: StoreUrl = ".weighin",
     mirror: Mirror = None,
     sets: Sets = None,
-    on: Annotated[str, typer.Option(help="Executor: ray or inline.")] = "ray",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster to join; else one is started here.")] = None,
+    on: On = "ray",
+    address: Address = None,
     failed: Annotated[bool, typer.Option("--failed", help="Try failed stages again.")] = False,
 ) -> None:
     """Run a sweep and try its failed stages once more."""
