@@ -20,6 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_SWEEP = ROOT / "sweeps" / "demo.yaml"
 
 SweepPath = Annotated[Path, typer.Argument(help="Sweep file (YAML).", metavar="SWEEP")]
+SweepOrDemo = Annotated[
+    Path, typer.Argument(help="Sweep file (YAML).", metavar="[SWEEP]", show_default="sweeps/demo.yaml")
+]
 StoreUrl = Annotated[
     str, typer.Option("--store", envvar="WEIGHIN_STORE", help="Directory or fsspec URL.", show_default=".weighin")
 ]
@@ -34,7 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 @app.command()
 def run(
-    sweep: SweepPath = DEFAULT_SWEEP,
+    sweep: SweepOrDemo = DEFAULT_SWEEP,
     store: StoreUrl = ".weighin",
     mirror: Mirror = None,
     sets: Sets = None,
@@ -49,7 +52,7 @@ def run(
 
 @app.command()
 def rerun(
-    sweep: SweepPath = DEFAULT_SWEEP,
+    sweep: SweepOrDemo = DEFAULT_SWEEP,
     store: StoreUrl = ".weighin",
     mirror: Mirror = None,
     sets: Sets = None,
