@@ -21,7 +21,7 @@ DEFAULT_SWEEP = ROOT / "sweeps" / "demo.yaml"
 
 SweepPath = Annotated[Path, typer.Argument(help="Sweep file (YAML).", metavar="SWEEP")]
 SweepOrDemo = Annotated[
-    Path, typer.Argument(help="Sweep file (YAML).", metavar="[SWEEP]", show_default="sweeps/demo.yaml")
+    Path, typer.Argument(help="Sweep file (YAML).", metavar="SWEEP", show_default="sweeps/demo.yaml")
 ]
 StoreUrl = Annotated[
     str, typer.Option("--store", envvar="WEIGHIN_STORE", help="Directory or fsspec URL.", show_default=".weighin")
