@@ -37,7 +37,7 @@ def _rich_table(tab: Tab) -> RenderableType:
     names = titles(tab.columns)
     table.add_column("method", overflow="fold")
     for column in tab.columns:
-        table.add_column(Text(f"{names[column.key]} {column.arrow}"), justify="right")
+        table.add_column(Text(f"{names[column.key]} {column.arrow}"), justify="right", overflow="fold")
     for name in ("params", "MACs", "cost", "seeds"):
         table.add_column(name, justify="right")
     table.add_column("row", no_wrap=True)
