@@ -57,6 +57,11 @@ class CellPlan:
     stages: Mapping[str, Stage] = field(default_factory=dict)
     """What the record reads: `compress`, `distill`, `profile`, `<task>`, `<task> before`."""
 
+    @cached_property
+    def needed(self) -> list[Stage]:
+        """Every stage that the cell's stages rest on, and themselves, parents before children."""
+        return list(ancestors_first(self.stages.values()))
+
     @property
     def refusal(self) -> str:
         """Why the cell is skipped; empty when it is not."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from harness.cells import CellPlan, SweepPlan
+from harness.cells import SweepPlan
 from harness.executor import Executor, Outcome
-from harness.graph import Stage, ancestors_first
+from harness.graph import Stage
 from harness.records import Settled, record_of
 from results.artifacts import Artifacts, Attempt, new_attempt_id
 from results.record import Record
@@ -151,17 +151,13 @@ class Driver:
         """Write the record of every cell of which nothing more will run."""
         moving = (State.WAITING, State.RUNNING)
         for cell in list(self.unsettled):
-            if any(self.states[stage.key] in moving for stage in self._needed(cell)):
+            if any(self.states[stage.key] in moving for stage in cell.needed):
                 continue
             self.unsettled.remove(cell)
             failed = {key for key, state in self.states.items() if state is State.FAILED}
             record, digest = record_of(Settled(plan=self.plan, cell=cell, artifacts=self.artifacts, failed=failed))
             self.artifacts.store.add_record(record, digest)
             self.records.append(record)
-
-    @staticmethod
-    def _needed(cell: CellPlan) -> list[Stage]:
-        return list(ancestors_first(cell.stages.values()))
 
     def _progress(self) -> Progress:
         running = []

@@ -77,8 +77,11 @@ class Planner:
             for budget in self._budgets(contender)
             for cell in self._cells(contender, budget)
         ]
-        if twice := [cell.name for place, cell in enumerate(cells) if _is_among(cell, cells[:place])]:
-            raise SpecError(f"methods: {twice[0]} is there twice")
+        seen: set[tuple[str, int]] = set()
+        for cell in cells:
+            if (cell.row, cell.seed) in seen:
+                raise SpecError(f"methods: {cell.name} is there twice")
+            seen.add((cell.row, cell.seed))
         whole = self.reference.method.plan(self.config, None)
         assert isinstance(whole, Plan), "the identity never refuses"
         return SweepPlan(
@@ -324,10 +327,6 @@ class Planner:
             parents={"model": compressed},
             execution=replace(self.sweep.execution("profile"), alone=True),
         )
-
-
-def _is_among(cell: CellPlan, others: list[CellPlan]) -> bool:
-    return any((other.row, other.seed) == (cell.row, cell.seed) for other in others)
 
 
 def check_sources(plan: SweepPlan) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.cells import CellPlan, SweepPlan
-from harness.graph import Stage, ancestors_first
+from harness.graph import Stage
 from harness.identity import digest
 from harness.provenance import environment
 from results.artifacts import Artifacts, Manifest
@@ -33,10 +33,6 @@ class Settled:
     failed: set[str]
     """Keys of stages that failed in this run or before."""
 
-    @property
-    def stages(self) -> list[Stage]:
-        return list(ancestors_first(self.cell.stages.values()))
-
     def manifest(self, label: str) -> Manifest | None:
         """The manifest of one of the cell's named stages."""
         stage = self.cell.stages.get(label)
@@ -58,12 +54,12 @@ def record_of(settled: Settled) -> tuple[Record, str]:
         measured=list(_measured(settled)),
         size=SizeCard(**size.result) if size else None,
         speed=SpeedCard(**speed.result) if speed else None,
-        costs=[_cost(stage, settled.artifacts) for stage in settled.stages],
+        costs=[_cost(stage, settled.artifacts) for stage in settled.cell.needed],
         curve=_curve(settled),
         stages=_stage_keys(settled),
         provenance=environment() | {"execution": _execution(settled), "created_at": _now()},
     )
-    failed = sorted(stage.key for stage in settled.stages if stage.key in settled.failed)
+    failed = sorted(stage.key for stage in settled.cell.needed if stage.key in settled.failed)
     outcome = [record.sweep, record.row, record.cell.seed, status, record.reason, record.stages, failed]
     return record, digest(outcome, 12)
 
@@ -75,7 +71,7 @@ def _now() -> str:
 def _execution(settled: Settled) -> dict[str, dict[str, Any]]:
     """Stage -> where it ran: the worker's hardware, and what it was given of it."""
     found = {}
-    for stage in settled.stages:
+    for stage in settled.cell.needed:
         if manifest := settled.artifacts.manifest(stage.name, stage.key):
             given = {name: manifest.execution[name] for name in RECORDED_EXECUTION if manifest.execution.get(name)}
             found[stage.name] = given | {"hardware": manifest.environment["hardware"]}
@@ -102,7 +98,7 @@ def _reason(settled: Settled, failure: Failure | None) -> str:
 
 
 def _failure(settled: Settled) -> Failure | None:
-    for stage in settled.stages:
+    for stage in settled.cell.needed:
         if stage.key not in settled.failed:
             continue
         attempts = [a for a in settled.artifacts.attempts(stage.name, stage.key) if a.status == "failed"]
@@ -163,5 +159,5 @@ def _curve(settled: Settled) -> list[dict[str, float]]:
 
 def _stage_keys(settled: Settled) -> dict[str, str]:
     named = {label: stage.key for label, stage in settled.cell.stages.items()}
-    shared = {stage.name: stage.key for stage in settled.stages if stage.name in ("teacher", "corpus", "tokens")}
+    shared = {stage.name: stage.key for stage in settled.cell.needed if stage.name in ("teacher", "corpus", "tokens")}
     return shared | named

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.executor import Job, Outcome
 from harness.provenance import environment
-from harness.stage import Context, Ranks, StageFailure
+from harness.stage import Context, Ranks, StageFailure, silent
 from methods.interface import MethodError
 from results.artifacts import Artifacts, Attempt, Manifest, StoredCheckpoints
 from results.errors import StoreError
@@ -73,12 +73,8 @@ def _context(job: Job, ranks: Ranks, artifacts: Artifacts, output: Path, ledger:
         ranks=ranks,
         mirror=Path(job.mirror) if job.mirror else None,
         checkpoints=StoredCheckpoints(artifacts, job.stage, job.key, job.attempt),
-        progress=ledger.progress if ledger else _silent,
+        progress=ledger.progress if ledger else silent,
     )
-
-
-def _silent(*, done: int, total: int, **numbers: float) -> None:
-    """Only rank 0 reports."""
 
 
 def _manifest(job: Job, output: Path, result: Mapping[str, Any], wall_s: float) -> Manifest:
