@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from methods.interface import Budget, Method, Plan, Refusal
-from methods.low_rank import LowRank
+from methods.interface import Budget, Method, Plan, Refusal, Statistics
+from methods.svd import Svd
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -29,10 +29,10 @@ class {title}(Method):
     """What a reader of `weighin methods` sees. This starting point is truncated SVD: replace both methods."""
 
     def plan(self, teacher_config: PretrainedConfig, budget: Budget | None) -> Plan | Refusal:
-        return LowRank().plan(teacher_config, budget)
+        return Svd().plan(teacher_config, budget)
 
-    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int) -> PreTrainedModel:
-        return LowRank().compress(teacher, plan, seed=seed)
+    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int, statistics: Statistics) -> PreTrainedModel:
+        return Svd().compress(teacher, plan, seed=seed, statistics=statistics)
 '''
 
 

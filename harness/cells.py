@@ -39,7 +39,7 @@ class Contender:
 
     @property
     def title(self) -> str:
-        """`low_rank matrices=ffn`: tells the points of a grid apart."""
+        """`svd matrices=ffn`: tells the points of a grid apart."""
         return " ".join([self.name, *(f"{name}={value}" for name, value in self.fields.items())])
 
 

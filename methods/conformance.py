@@ -64,7 +64,9 @@ def _check_on(method: Method, label: str, fast: bool) -> Iterator[Finding]:
     def plan_and_compress() -> Iterator[str]:
         for fraction in FAST_BUDGETS if fast else BUDGETS:
             budget, plan = _plan(method, label, fraction)
-            samples.append(Sample(budget=budget, plan=plan, student=method.compress(teacher, plan, seed=0)))
+            samples.append(
+                Sample(budget=budget, plan=plan, student=method.compress(teacher, plan, seed=0, statistics={}))
+            )
             if budget is None:
                 return
         yield from ()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods.families import Architecture, architecture
-from methods.interface import Budget, Method, MethodError, Plan, Refusal, Tap
+from methods.interface import Budget, Method, MethodError, Plan, Refusal, Statistics, Tap
 from methods.recipe import Losses, Recipe
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class DistilGPT2(Method):
             return Refusal(reason=f"{self.checkpoint} has {size:,} parameters", nearest=size / teacher_size)
         return Plan(size=size, config_changes={"num_hidden_layers": layers}, details={"checkpoint": self.checkpoint})
 
-    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int) -> PreTrainedModel:
+    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int, statistics: Statistics) -> PreTrainedModel:
         from methods.student import from_teacher, load
 
         if self.checkpoint is not None:

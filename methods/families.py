@@ -32,6 +32,8 @@ class Matrix:
     out_features: int
     in_features: int
     bias: bool
+    reads: str
+    """Path of the first matrix of the block that reads the same input: llama's query stands for key and value."""
     splits: int = 1
     """Matrices of equal height that are stacked in it: 3 for GPT-2's fused query, key and value."""
 
@@ -70,6 +72,7 @@ def _gpt2(config: PretrainedConfig) -> Architecture:
     def matrix(block: int, name: str, role: Role, out_features: int, in_features: int, splits: int = 1) -> Matrix:
         return Matrix(
             path=f"{blocks[block]}.{name}",
+            reads=f"{blocks[block]}.{name}",
             role=role,
             block=block,
             out_features=out_features,
@@ -119,8 +122,17 @@ def _llama(config: PretrainedConfig) -> Architecture:
         ("mlp.up_proj", "up", inner, d, config.mlp_bias),
         ("mlp.down_proj", "down", d, inner, config.mlp_bias),
     )
+    first = {"k": "self_attn.q_proj", "v": "self_attn.q_proj", "up": "mlp.gate_proj"}
     matrices = tuple(
-        Matrix(path=f"{block}.{name}", role=role, block=i, out_features=rows, in_features=columns, bias=bool(bias))
+        Matrix(
+            path=f"{block}.{name}",
+            reads=f"{block}.{first.get(role, name)}",
+            role=role,
+            block=i,
+            out_features=rows,
+            in_features=columns,
+            bias=bool(bias),
+        )
         for i, block in enumerate(blocks)
         for name, role, rows, columns, bias in shapes
     )

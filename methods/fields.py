@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, replace
 from itertools import product
 from typing import Any, get_type_hints
 
@@ -44,6 +44,22 @@ def grid(name: str, values: Mapping[str, Any]) -> list[Method]:
     hints = get_type_hints(kind)
     alternatives = [_alternatives(name, field, value, hints[field]) for field, value in values.items()]
     return [decode(name, dict(zip(values, each, strict=True))) for each in product(*alternatives)]
+
+
+def settle(method: Method) -> Method:
+    """`method` with its preset's fields filled in; a field that differs from its default stays as it is.
+
+    Raises:
+        MethodError: the preset is not known.
+    """
+    name = getattr(method, "preset", None)
+    if name is None:
+        return method
+    if name not in method.presets:
+        raise MethodError(f"preset: {name!r} is not known{nearest(str(name), method.presets)}")
+    defaults = {each.name: _default(each) for each in fields(method)}  # type: ignore[arg-type]
+    given = {field for field, value in defaults.items() if getattr(method, field) != value}
+    return replace(method, **{k: v for k, v in method.presets[name].fields.items() if k not in given})  # type: ignore[type-var]
 
 
 def changed_fields(method: Method) -> dict[str, Any]:
@@ -92,6 +108,6 @@ def _refuse_value(value: Any) -> Any:
 def _explain(name: str, error: ValidationError) -> str:
     """One line for the first thing that is wrong."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int))
     message = str(first["msg"]).removeprefix("Value error, ")
     return f"{name}: {where}: {message}" if where else f"{name}: {message}"

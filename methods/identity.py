@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from methods.families import architecture
-from methods.interface import Budget, Method, Plan
+from methods.interface import Budget, Method, Plan, Statistics
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -21,7 +21,7 @@ class Identity(Method):
     def plan(self, teacher_config: PretrainedConfig, budget: Budget | None) -> Plan:
         return Plan(size=architecture(teacher_config).num_params)
 
-    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int) -> PreTrainedModel:
+    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int, statistics: Statistics) -> PreTrainedModel:
         from methods.student import from_teacher
 
         return from_teacher(teacher, plan)

@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from methods.recipe import Recipe
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
 TOLERANCE = 0.02
 """A student may miss its budget by this fraction of the budget, no more."""
 
 Unit = Literal["params", "macs", "bytes"]
+
+Statistic = Literal["gram", "abs_mean", "fisher_rows", "fisher_columns", "block_influence"]
+"""What the teacher's calibration can measure (`methods.calibration` gives the formulas)."""
+Statistics = Mapping[str, Mapping[str, "Tensor"]]
+"""Statistic -> module path -> value, in float64; empty for a method that needs none."""
+Rule = Literal["unique", "without_output_matrix", "scales_folded"]
+"""How parameters are counted (`methods.planning.counted`): ours first, then those of papers."""
 
 
 class MethodError(ValueError):
@@ -55,8 +63,29 @@ class Plan:
     """Module path -> specification of the layer that replaces it, `{"type": "low_rank", "rank": 12, ...}`."""
     config_changes: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the teacher's configuration that differ in the student, such as its number of layers."""
+    trained: Sequence[str] = ()
+    """Names of the parameters that train, by their last component (`left`, `right`), besides a new classification
+    head; the rest is frozen. Empty: everything trains."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Anything else `compress` needs or a reader may want (layers kept, ratios)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One step of a staged method: compress to `plan`, then train for `share` of the recipe's tokens."""
+
+    plan: Plan
+    share: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A published configuration: fields of the method, and the parameter counts that its paper or release states."""
+
+    fields: Mapping[str, Any]
+    counts: Mapping[Rule, int]
+    """Counts for GPT-2 small by counting rule."""
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,24 +121,52 @@ class Method(ABC):
 
     units: ClassVar[frozenset[Unit]] = frozenset({"params"})
     """Units this method can be budgeted in."""
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """Calibration statistics it reads: of `gram`, `abs_mean`, `fisher`."""
     budgeted: ClassVar[bool] = True
     """False for a method that ignores budgets (the identity, a published checkpoint)."""
-    stochastic: ClassVar[bool] = False
-    """True when `compress` draws random numbers: the cell's seed then decides them, else all seeds share a student."""
     places: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where something lies, not what it is: `fingerprint` identifies it, whatever its path."""
-    exact_at_full: ClassVar[bool] = True
-    """A budget of 1.0 reproduces the teacher's outputs."""
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    """Published configurations by name; a method with some has a field `preset`, and `fields.settle` applies it."""
+
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """Calibration statistics that `refine` and `compress` read."""
+        return frozenset()
+
+    @property
+    def stochastic(self) -> bool:
+        """True when `compress` draws random numbers: the cell's seed then decides them, else all seeds share one."""
+        return False
+
+    @property
+    def exact_at_full(self) -> bool:
+        """A budget of 1.0 reproduces the teacher's outputs."""
+        return True
 
     @abstractmethod
     def plan(self, teacher_config: PretrainedConfig, budget: Budget | None) -> Plan | Refusal:
         """Solve for ranks, shapes or layers; arithmetic on the configuration alone, no weights."""
 
     @abstractmethod
-    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int) -> PreTrainedModel:
-        """Build the student from the teacher's weights as `plan` says. The teacher is not modified."""
+    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int, statistics: Statistics) -> PreTrainedModel:
+        """Build the student from the teacher's weights as `plan` says. The teacher is not modified.
+
+        In a later phase `teacher` is the student that the phase before left, some of its layers factorised already.
+
+        Args:
+            statistics: what `needs` names, measured on the teacher.
+        """
+
+    def refine(self, teacher: PreTrainedModel, plan: Plan, statistics: Statistics) -> Plan:
+        """Redistribute the plan's parameters once weights and statistics are known; its size stays within tolerance."""
+        return plan
+
+    def phases(self, teacher_config: PretrainedConfig, plan: Plan) -> Sequence[Phase]:
+        """The steps of a staged method, each plan containing the one before; the last one's is `plan`.
+
+        Phases follow from the configuration alone. A training-free recipe goes to the last plan at once.
+        """
+        return (Phase(plan=plan),)
 
     def fingerprint(self) -> str:
         """Content hash of what the method reads besides the teacher, such as a published checkpoint; else nothing."""

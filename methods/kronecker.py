@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from methods.families import Architecture, Matrix, architecture
-from methods.interface import Budget, Method, Plan, Refusal, Tap
+from methods.interface import Budget, Method, Plan, Refusal, Statistics, Tap
 from methods.layers.factorised import count
 from methods.layers.kronecker import KroneckerEmbedding, KroneckerLinear
 from methods.planning import student_size
@@ -62,14 +63,14 @@ class Kronecker(Method):
         scope = [each for each in scope if in_layers(each, self.layers)]
         for factor in _FACTORS:
             if embedding and dense.width % factor == 0:
-                yield dense.embedding, {"type": KroneckerEmbedding.kind, "factor": factor}
+                yield dense.embedding, {"type": KroneckerEmbedding.kind, "factors": [factor]}
             for parity in (1, 0):
                 for each in scope:
                     left = left_shape(each, factor)
                     if each.block % 2 == parity and left is not None:
                         yield each.path, {"type": KroneckerLinear.kind, "left": list(left), "splits": each.splits}
 
-    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int) -> PreTrainedModel:
+    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int, statistics: Statistics) -> PreTrainedModel:
         from methods.student import from_teacher
 
         return from_teacher(teacher, plan, _factors)
@@ -126,7 +127,7 @@ def _factors(path: str, weight: Tensor, spec: Mapping[str, Any]) -> dict[str, Te
     from methods.nearest_kronecker import nearest_kronecker
 
     if spec["type"] == KroneckerEmbedding.kind:
-        left, right = nearest_kronecker(weight, weight.shape[0], weight.shape[1] // spec["factor"])
-        return {"left": left, "right": right}
+        left, right = nearest_kronecker(weight, weight.shape[0], weight.shape[1] // prod(spec["factors"]))
+        return {"left": left, "right_0": right}
     pairs = [nearest_kronecker(split, *spec["left"]) for split in weight.chunk(spec["splits"])]
-    return {"left": torch.stack([a for a, _ in pairs]), "right": torch.stack([b for _, b in pairs])}
+    return {"left": torch.stack([a for a, _ in pairs])[:, None], "right": torch.stack([b for _, b in pairs])[:, None]}

@@ -1,13 +1,14 @@
-"""Truncated singular value decomposition of the blocks' matrices."""
+"""What the low-rank family shares: ranks solved from the budget, matrices in scope, the student's assembly."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from methods.families import Matrix, architecture
-from methods.interface import Budget, Method, Plan, Refusal
+from methods.interface import Budget, Method, Plan, Refusal, Statistics
 from methods.layers.low_rank import LowRankLinear
 from methods.planning import accept, student_size, uniform_ranks
 from methods.scope import Layers, Matrices, select
@@ -18,12 +19,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank(Method):
-    """Truncated SVD: W (out x in) ~ L R with L (out x r) and R (r x in).  Eckart & Young, 1936.
+class LowRank(Method, ABC):
+    """W (out x in) ~ L R with L (out x r) and R (r x in); a subclass says which L and R.
 
     Every matrix in scope keeps the same fraction of its entries, r = keep out in / (out + in), and the fraction is
     solved for the budget; biases, norms and embeddings stay. GPT-2's fused query, key and value count as one matrix.
-    The singular values are split evenly, L = U sqrt(S) and R = sqrt(S) V^T.
     """
 
     layers: Layers = "all"
@@ -32,11 +32,11 @@ class LowRank(Method):
     """Matrices in scope within a block."""
 
     def plan(self, teacher_config: PretrainedConfig, budget: Budget | None) -> Plan | Refusal:
-        assert budget is not None, "low_rank is budgeted"
+        assert budget is not None, "a low-rank method is budgeted"
         dense = architecture(teacher_config)
         scope = select(dense, self.layers, self.matrices)
         outside = dense.num_params - sum(each.size for each in scope)
-        ranks = uniform_ranks(scope, budget.target(dense.num_params) - outside, _size)
+        ranks = uniform_ranks(scope, budget.target(dense.num_params) - outside, size)
         surgery = {
             each.path: {"type": LowRankLinear.kind, "rank": rank}
             for each, rank in zip(scope, ranks, strict=True)
@@ -45,18 +45,20 @@ class LowRank(Method):
         plan = Plan(size=student_size(dense, surgery), surgery=surgery)
         return accept(budget, plan, dense.num_params, f"{len(scope)} matrices are in scope, at ranks of 1 or more")
 
-    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int) -> PreTrainedModel:
+    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int, statistics: Statistics) -> PreTrainedModel:
         from methods.student import from_teacher
 
-        return from_teacher(teacher, plan, _factors)
+        def both(path: str, weight: Tensor, spec: Mapping[str, Any]) -> dict[str, Tensor]:
+            left, right = self.factors(path, weight, spec["rank"], statistics)
+            return {"left": left, "right": right}
+
+        return from_teacher(teacher, plan, both)
+
+    @abstractmethod
+    def factors(self, path: str, weight: Tensor, rank: int, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        """L (out x rank) and R (rank x in) for the matrix at `path`."""
 
 
-def _size(matrix: Matrix, rank: int) -> int:
+def size(matrix: Matrix, rank: int) -> int:
+    """Parameters of both factors."""
     return rank * (matrix.out_features + matrix.in_features)
-
-
-def _factors(path: str, weight: Tensor, spec: Mapping[str, Any]) -> dict[str, Tensor]:
-    from methods.truncated_svd import truncated_svd
-
-    left, right = truncated_svd(weight, spec["rank"])
-    return {"left": left, "right": right}

@@ -6,21 +6,41 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from methods.families import Architecture, Matrix
-from methods.interface import Budget, Plan, Refusal
+from methods.interface import Budget, Plan, Refusal, Rule
 from methods.layers.factorised import count
 
 
-def student_size(dense: Architecture, surgery: Mapping[str, Mapping[str, Any]]) -> int:
-    """Unique parameters of the student: the dense model's, minus the weights replaced, plus their factors."""
+def student_size(dense: Architecture, surgery: Mapping[str, Mapping[str, Any]], *, untied: bool = False) -> int:
+    """Unique parameters of the student: the dense model's, minus the weights replaced, plus their factors.
+
+    Args:
+        untied: the student has an output matrix of its own, which the dense model ties to the embedding.
+    """
+    whole = dense.num_params + (dense.vocab * dense.width if untied and dense.tied else 0)
     shapes = {each.path: (each.out_features, each.in_features) for each in dense.matrices}
     shapes[dense.embedding] = (dense.vocab, dense.width)
     replaced = [(spec, *shapes[path]) for path, spec in surgery.items()]
-    return dense.num_params - sum(rows * columns - count(spec, rows, columns) for spec, rows, columns in replaced)
+    return whole - sum(rows * columns - count(spec, rows, columns) for spec, rows, columns in replaced)
 
 
-def accept(budget: Budget, plan: Plan, teacher_size: int, refusal: str) -> Plan | Refusal:
-    """`plan` when it meets the budget, else a refusal that names its size as the nearest one."""
-    if budget.met_by(plan.size, teacher_size):
+def counted(dense: Architecture, plan: Plan, rule: Rule) -> int:
+    """The student's parameters as a paper counts them.
+
+    `unique`: each once, a tied matrix once. `without_output_matrix`: an untied output matrix left out (KnGPT2,
+    TQCompressor). `scales_folded`: a learned scalar per Kronecker term folded into its factor (Krony-PT).
+    """
+    if rule == "without_output_matrix":
+        tied = plan.config_changes.get("tie_word_embeddings", dense.tied)
+        return plan.size - (0 if tied else dense.vocab * dense.width)
+    if rule == "scales_folded":
+        scaled = [spec for spec in plan.surgery.values() if spec.get("scaled")]
+        return plan.size - sum(int(spec.get("splits", 1) * spec.get("terms", 1)) for spec in scaled)
+    return plan.size
+
+
+def accept(budget: Budget | None, plan: Plan, teacher_size: int, refusal: str) -> Plan | Refusal:
+    """`plan` when it meets the budget or there is none, else a refusal that names its size as the nearest one."""
+    if budget is None or budget.met_by(plan.size, teacher_size):
         return plan
     return Refusal(reason=refusal, nearest=plan.size / teacher_size)
 

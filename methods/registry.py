@@ -69,13 +69,18 @@ def _targets() -> dict[str, str]:
 
 
 def _built_in(directory: Path) -> dict[str, str]:
-    """Methods defined in a directory's files; a file that does not parse is listed, so that loading it says why."""
+    """Methods defined in a directory's files; a file that does not parse is listed, so that loading it says why.
+
+    A class that also names `ABC` as a base is no method but what several methods share.
+    """
+    trees = {file.stem: _parse(file) for file in sorted(directory.glob("*.py"))}
+    classes = {stem: _classes(tree) if tree else None for stem, tree in trees.items()}
+    shared = {node.name for nodes in classes.values() for node in nodes or () if {"Method", "ABC"} <= _bases(node)}
     found = {}
-    for file in sorted(directory.glob("*.py")):
-        tree = _parse(file)
-        classes = [node.name for node in _classes(tree) if _is_method(node)] if tree else [""]
-        if classes:
-            found[file.stem] = f"methods.{file.stem}:{classes[0]}"
+    for stem, nodes in classes.items():
+        names = [n.name for n in nodes if _bases(n) & {"Method", *shared} and "ABC" not in _bases(n)] if nodes else []
+        if names or nodes is None:
+            found[stem] = f"methods.{stem}:{names[0] if names else ''}"
     return found
 
 
@@ -95,6 +100,5 @@ def _classes(tree: ast.Module) -> list[ast.ClassDef]:
     return [node for node in tree.body if isinstance(node, ast.ClassDef)]
 
 
-def _is_method(node: ast.ClassDef) -> bool:
-    bases = [base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases]
-    return "Method" in bases
+def _bases(node: ast.ClassDef) -> set[str]:
+    return {base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases}

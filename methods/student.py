@@ -8,7 +8,7 @@ unpickles. A dense Hugging Face directory is a student without surgery.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,7 @@ from methods.interface import MethodError, Plan
 from methods.layers.factorised import Factorised, layer_class
 from methods.layers.tied_head import TiedHead
 from methods.student_config import dense_config, student_config, surgery_of
-from methods.student_weights import read_weights, write_weights
+from methods.student_weights import read_weights, stored_tensors, write_weights
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -44,9 +44,12 @@ def build(
     surgery: Mapping[str, Mapping[str, Any]],
     *,
     changes: Mapping[str, Any] | None = None,
+    trained: Sequence[str] = (),
     head: Head = "lm",
 ) -> PreTrainedModel:
     """A model of `config`'s family with `changes` to its fields and the layers in `surgery` replaced.
+
+    With `trained`, only parameters whose last component it names and a classification head require gradients.
 
     Its weights are unspecified: this gives shapes, and costs no memory under `torch.device("meta")`. `load` and
     `from_teacher` fill them.
@@ -57,13 +60,15 @@ def build(
     operated = {path: spec for path, spec in surgery.items() if head == "lm" or path != "lm_head"}
     for path, spec in operated.items():
         model.set_submodule(path, _replacement(model, path, spec), strict=True)
-    final = student_config(dense, operated)
+    final = student_config(dense, operated, trained)
     final.architectures = [type(model).__name__]
     model.loss_type = "ForCausalLM" if head == "lm" else "ForSequenceClassification"
     for module in model.modules():
         if getattr(module, "config", None) is dense:
             module.config = final
     _tie(model)
+    for name, parameter in model.named_parameters() if trained else ():
+        parameter.requires_grad = name.startswith("score.") or name.rpartition(".")[2] in trained
     return model.eval()
 
 
@@ -107,24 +112,35 @@ def from_teacher(
         source: student's module or parameter path -> teacher's; the same path where left out.
     """
     where = source or (lambda path: path)
-    student = _cast(build(teacher.config, plan.surgery, changes=plan.config_changes), teacher.dtype)
+    student = _cast(
+        build(teacher.config, plan.surgery, changes=plan.config_changes, trained=plan.trained), teacher.dtype
+    )
     weights = teacher.state_dict()
     with torch.no_grad():
         for name, parameter in student.named_parameters():
             if name.rpartition(".")[0] not in plan.surgery or name.endswith(".bias"):
                 parameter.copy_(weights[where(name)])
         for path, spec in plan.surgery.items():
+            old, new = teacher.get_submodule(where(path)), student.get_submodule(path)
+            if surgery_of(teacher.config).get(where(path)) == json.loads(json.dumps(spec, default=dict)):
+                new.load_state_dict(old.state_dict())
+                continue
             assert factors is not None, "a plan with surgery needs a function that computes the factors"
-            dense = weight_OI(teacher.get_submodule(where(path))).detach()
-            _fill(student.get_submodule(path), factors(path, dense, spec))
+            _fill(new, factors(path, dense_OI(old), spec))
     return student
 
 
+def dense_OI(module: nn.Module) -> Tensor:
+    """The weight (out x in) that a layer holds, or stands for when it is factorised already."""
+    return (module.materialise() if isinstance(module, Factorised) else weight_OI(module)).detach()
+
+
 def _fill(layer: nn.Module, values: Mapping[str, Tensor]) -> None:
-    factors = {name: each for name, each in layer.named_parameters() if name != "bias"}
-    assert factors.keys() == values.keys(), f"factors are {sorted(factors)}, got {sorted(values)}"
-    for name, parameter in factors.items():
-        parameter.copy_(values[name])
+    """Give a factorised layer its factors and, where it has them, its buffers (index lists, masks)."""
+    tensors = {name: each for name, each in layer.state_dict(keep_vars=True).items() if name != "bias"}
+    assert tensors.keys() == values.keys(), f"factors are {sorted(tensors)}, got {sorted(values)}"
+    for name, tensor in tensors.items():
+        tensor.copy_(values[name])
 
 
 def save(model: PreTrainedModel, directory: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
@@ -150,7 +166,8 @@ def load(
     """
     fields = _read_config(directory)
     changes = {} if num_labels is None else {"num_labels": num_labels}
-    model = _cast(build(dense_config(fields), fields.get("surgery") or {}, changes=changes, head=head), dtype)
+    surgery, trained = fields.get("surgery") or {}, fields.get("trained") or ()
+    model = _cast(build(dense_config(fields), surgery, changes=changes, trained=trained, head=head), dtype)
     weights = read_weights(directory, model.base_model_prefix)
     fresh = head == "classification" and "score.weight" not in weights
     if head == "lm" and "score.weight" in weights:
@@ -179,7 +196,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
 
 
 def _fill_exactly(model: PreTrainedModel, weights: dict[str, Tensor], directory: Path) -> None:
-    expected = dict(model.named_parameters())
+    expected = stored_tensors(model)
     tied_copy = weights.get("lm_head.weight")
     if "lm_head.weight" not in expected and tied_copy is not None and hasattr(model, "lm_head"):
         embedding = weights.get(f"{architecture(model.config).embedding}.weight")

@@ -11,15 +11,27 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from methods.interface import MethodError
+from methods.layers.factorised import Factorised
 
 _LEGACY_BUFFERS = re.compile(r"\.attn\.(masked_)?bias$|\.rotary_emb\.inv_freq$")
 """Constants that older checkpoints stored and today's models rebuild."""
 _HEADS = ("lm_head.", "score.")
 
 
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a file holds: every parameter once, under its first name, and the factorised layers' index lists."""
+    buffers = {
+        f"{path}.{name}": buffer
+        for path, layer in model.named_modules()
+        if isinstance(layer, Factorised)
+        for name, buffer in layer.named_buffers()
+    }
+    return dict(model.named_parameters()) | buffers
+
+
 def write_weights(model: nn.Module, directory: Path) -> None:
-    """Write `model.safetensors`: every parameter once, under its first name."""
-    tensors = {name: each.detach().cpu().contiguous() for name, each in model.named_parameters()}
+    """Write `model.safetensors`."""
+    tensors = {name: each.detach().cpu().contiguous() for name, each in stored_tensors(model).items()}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 

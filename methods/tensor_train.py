@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from methods.families import Matrix, architecture
-from methods.interface import Budget, Method, MethodError, Plan, Refusal
+from methods.interface import Budget, Method, MethodError, Plan, Refusal, Statistics
 from methods.layers.tensor_train import TensorTrainLinear, core_params
 from methods.planning import accept, student_size, uniform_ranks
 from methods.recipe import Losses, Recipe
@@ -70,7 +70,7 @@ class TensorTrain(Method):
         ranks = [min(rank, each) for each in most]
         return core_params(out_modes, in_modes, ranks) + max(0, rank - max(most)) * matrix.size
 
-    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int) -> PreTrainedModel:
+    def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int, statistics: Statistics) -> PreTrainedModel:
         from methods.student import from_teacher
 
         return from_teacher(teacher, plan, _factors)

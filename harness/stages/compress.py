@@ -35,7 +35,7 @@ def run(context: Context) -> Mapping[str, Any]:
     plan = method.plan(teacher.config, budget)
     if isinstance(plan, Refusal):
         raise StageFailure(plan.reason)
-    model = method.compress(teacher, plan, seed=context.params["seed"])
+    model = method.compress(teacher, plan, seed=context.params["seed"], statistics={})
     _check_budget(model, teacher, budget)
     _check_outputs(model)
     student.save(model, context.output / "model", AutoTokenizer.from_pretrained(source))

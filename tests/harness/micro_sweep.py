@@ -48,7 +48,7 @@ from random import Random
 import torch
 
 from methods.interface import Plan
-from methods.low_rank import LowRank
+from methods.svd import Svd
 from methods.student import from_teacher
 from tasks.perplexity import TokenPerplexity
 
@@ -73,23 +73,23 @@ class WordPerplexity(TokenPerplexity):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Raises(LowRank):
-    def compress(self, teacher, plan, *, seed):
+class Raises(Svd):
+    def compress(self, teacher, plan, *, seed, statistics):
         raise RuntimeError("no convergence")
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotANumber(LowRank):
-    def compress(self, teacher, plan, *, seed):
-        student = super().compress(teacher, plan, seed=seed)
+class NotANumber(Svd):
+    def compress(self, teacher, plan, *, seed, statistics):
+        student = super().compress(teacher, plan, seed=seed, statistics=statistics)
         with torch.no_grad():
             next(student.parameters()).fill_(float("nan"))
         return student
 
 
 @dataclass(frozen=True, kw_only=True)
-class TooLarge(LowRank):
-    def compress(self, teacher, plan, *, seed):
+class TooLarge(Svd):
+    def compress(self, teacher, plan, *, seed, statistics):
         return from_teacher(teacher, Plan(size=0))
 '''
 
@@ -138,7 +138,7 @@ def sweep(corpus: Path | str, /, **changes: Any) -> dict[str, Any]:
         "name": "micro",
         "teacher": {"name": "micro-gpt2", "pretrain": {"config": config, "recipe": recipe()}},
         "corpus": {"directory": str(corpus)},
-        "methods": ["identity", "low_rank"],
+        "methods": ["identity", "svd"],
         "budgets": [{"params": 0.8}],
         "recipes": [recipe(losses={"ce": 0.5, "kd": 0.5})],
         "tasks": [{"task": "words.token_ppl.v1", "before_training": True}],

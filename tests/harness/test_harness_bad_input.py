@@ -40,9 +40,9 @@ def teacher(**form: Any) -> dict[str, Any]:
     ("changes", "message"),
     [
         ({"method": ["x"]}, "method: unknown key; did you mean 'methods'?"),
-        ({"methods": ["low_rnk"]}, "method 'low_rnk' is not known; did you mean 'low_rank'?"),
-        ({"methods": [{"low_rank": {"matrixes": "all"}}]}, "unknown field 'matrixes'; did you mean 'matrices'?"),
-        ({"methods": [{"low_rank": {"matrices": "al"}}]}, "low_rank: matrices: Input should be 'all', 'attention' or"),
+        ({"methods": ["svdd"]}, "method 'svdd' is not known; did you mean 'svd'?"),
+        ({"methods": [{"svd": {"matrixes": "all"}}]}, "unknown field 'matrixes'; did you mean 'matrices'?"),
+        ({"methods": [{"svd": {"matrices": "al"}}]}, "svd: matrices: Input should be 'all', 'attention' or"),
         ({"methods": ["unimportable"]}, "'unimportable' does not import (third_party_broken): ModuleNotFoundError"),
         ({"tasks": ["words.token_ppl.v2"]}, "called 'words.token_ppl.v2'; did you mean 'words.token_ppl.v1'?"),
         ({"teacher": teacher(directory="nowhere")}, "teacher.directory: nowhere holds no config.json"),
@@ -57,7 +57,7 @@ def teacher(**form: Any) -> dict[str, Any]:
             {"teacher": teacher(pretrain={"config": {"n_layers": 2}, "recipe": recipe()})},
             "teacher.pretrain.config.n_layers: gpt2 has no such field; did you mean 'n_layer'?",
         ),
-        ({"methods": ["identity", "low_rank", "low_rank"]}, "there twice"),
+        ({"methods": ["identity", "svd", "svd"]}, "there twice"),
         (
             {"teacher": teacher(pretrain={"config": {"vocab_size": 200}, "recipe": recipe()})},
             "teacher.pretrain.config.vocab_size: at least 257",
@@ -175,7 +175,7 @@ def test_wrong_words_on_the_command_line(corpus: Path, tmp_path: Path, plugin: P
     assert refuses(weighin("board", *given, "--format", "jsn"), "--format jsn: unknown; did you mean 'json'?")
     assert refuses(weighin("show", "abc", *given), "no row 'abc'")
     assert refuses(weighin("export", "abc", tmp_path / "out", *given), "abc: no such row")
-    assert refuses(weighin("check", "low_rnk"), "did you mean 'low_rank'?")
+    assert refuses(weighin("check", "svdd"), "did you mean 'svd'?")
     assert not store.exists()
     assert not (tmp_path / "out").exists()
 

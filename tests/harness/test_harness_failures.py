@@ -17,7 +17,7 @@ from results.artifacts import Artifacts
 from results.store import Store
 from tasks.tokenizer import train
 
-METHODS = ["identity", "raises", "not_a_number", "too_large", "low_rank"]
+METHODS = ["identity", "raises", "not_a_number", "too_large", "svd"]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_others_finish_and_the_exit_code_is_one(run: Run) -> None:
         "raises": "failed",
         "not_a_number": "failed",
         "too_large": "failed",
-        "low_rank": "complete",
+        "svd": "complete",
     }
     for reason in ("no convergence", "not finite", "parameters, +25"):
         assert reason in ended.out
@@ -121,7 +121,7 @@ def test_a_mended_method_replaces_its_failure(
 
     once = Run(tmp_path, corpus, teacher, methods=["raises"])
     assert once().code == 1
-    monkeypatch.setattr(third_party.Raises, "compress", third_party.LowRank.compress)
+    monkeypatch.setattr(third_party.Raises, "compress", third_party.Svd.compress)
     assert once().code == 1
     assert once("rerun", "--failed").code == 0
     assert once.rows()["raises"]["status"] == "complete"
@@ -129,10 +129,10 @@ def test_a_mended_method_replaces_its_failure(
 
 
 def test_a_refused_budget_is_skipped_and_no_failure(plugin: Path, corpus: Path, teacher: Path, tmp_path: Path) -> None:
-    skipping = Run(tmp_path, corpus, teacher, methods=["identity", "low_rank"], budgets=[{"params": 0.05}])
+    skipping = Run(tmp_path, corpus, teacher, methods=["identity", "svd"], budgets=[{"params": 0.05}])
     ended = skipping()
     assert ended.code == 0
-    row = skipping.rows()["low_rank"]
+    row = skipping.rows()["svd"]
     assert row["status"] == "skipped"
     assert "nearest is 0." in row["reason"]
     assert row["reason"].split(";")[0] in " ".join(ended.out.split())
@@ -140,7 +140,7 @@ def test_a_refused_budget_is_skipped_and_no_failure(plugin: Path, corpus: Path, 
 
 def test_a_loss_that_is_not_finite_is_an_outcome(plugin: Path, corpus: Path, teacher: Path, tmp_path: Path) -> None:
     wild = recipe(learning_rate=1e30, schedule="constant", warmup_fraction=0.0, gradient_clipping=0.0)
-    diverging = Run(tmp_path, corpus, teacher, methods=["low_rank"], recipes=["none", wild])
+    diverging = Run(tmp_path, corpus, teacher, methods=["svd"], recipes=["none", wild])
     ended = diverging()
     assert ended.code == 1
     failed, complete = sorted(Store(str(diverging.store)).records(), key=lambda record: record.status != "failed")

@@ -39,19 +39,19 @@ def cell(plan: SweepPlan, method: str, seed: int = 0) -> CellPlan:
 
 def test_a_small_sweep(planned: Any) -> None:
     plan = planned()
-    assert [each.name for each in plan.cells] == ["identity none #0", "low_rank params=0.8 shared #0"]
+    assert [each.name for each in plan.cells] == ["identity none #0", "svd params=0.8 shared #0"]
     assert stages(plan) == {
         "corpus": 1, "tokenizer": 1, "tokens": 1, "teacher": 1, "compress": 2, "profile": 2, "distill": 1, "evaluate": 3
     }  # fmt: skip
     assert set(cell(plan, "identity").stages) == {"compress", "profile", "words.token_ppl.v1"}
     both = {"words.token_ppl.v1", "words.token_ppl.v1 before"}
-    assert set(cell(plan, "low_rank").stages) == {"compress", "profile", "distill", *both}
+    assert set(cell(plan, "svd").stages) == {"compress", "profile", "distill", *both}
     assert plan.teacher_params == cell(plan, "identity").solved.size
 
 
 def test_a_row_is_the_cells_that_differ_in_the_seed_alone(planned: Any) -> None:
     plan = planned(
-        methods=["identity", {"low_rank": {"matrices": ["all", "ffn"]}}],
+        methods=["identity", {"svd": {"matrices": ["all", "ffn"]}}],
         budgets=[{"params": 0.8}, {"params": 0.9}],
         recipes=["none", recipe()],
         seeds=2,
@@ -63,20 +63,20 @@ def test_a_row_is_the_cells_that_differ_in_the_seed_alone(planned: Any) -> None:
 
 def test_a_rows_id_is_stable(planned: Any) -> None:
     """It is what people write down: where things run, other methods and the sweep's name are not in it."""
-    row = cell(planned(), "low_rank").row
+    row = cell(planned(), "svd").row
     moved = planned(
-        name="other", methods=["low_rank"], seeds=[3], resources={"default": {"cpus": 2}}, tasks=["words.token_ppl.v1"]
+        name="other", methods=["svd"], seeds=[3], resources={"default": {"cpus": 2}}, tasks=["words.token_ppl.v1"]
     )
-    assert cell(moved, "low_rank", 3).row == row
+    assert cell(moved, "svd", 3).row == row
     assert len(row) == 8
-    assert cell(planned(budgets=[{"params": 0.81}]), "low_rank").row != row
-    assert cell(planned(recipes=[recipe()]), "low_rank").row != row
+    assert cell(planned(budgets=[{"params": 0.81}]), "svd").row != row
+    assert cell(planned(recipes=[recipe()]), "svd").row != row
 
 
 def test_seeds_share_what_draws_nothing(planned: Any) -> None:
     one, three = stages(planned()), stages(planned(seeds=3))
     assert three == one | {"distill": 3, "evaluate": 2 + 3}
-    zero, two = (cell(planned(seeds=3), "low_rank", seed).stages for seed in (0, 2))
+    zero, two = (cell(planned(seeds=3), "svd", seed).stages for seed in (0, 2))
     assert {label for label in zero if zero[label].key == two[label].key} == {
         "compress", "profile", "words.token_ppl.v1 before"
     }  # fmt: skip
@@ -86,7 +86,7 @@ def test_the_teachers_finetuning_is_the_identity_rows(planned: Any) -> None:
     plan = planned(tasks=["pydoc.reversed.v1"], finetune=FINETUNE, seeds=2)
     for seed in (0, 1):
         own = cell(plan, "identity", seed).stages["pydoc.reversed.v1"]
-        student = cell(plan, "low_rank", seed).stages["pydoc.reversed.v1"]
+        student = cell(plan, "svd", seed).stages["pydoc.reversed.v1"]
         assert student.parents["teacher"].key == own.key
         assert own.params["keep_model"]
         assert not student.params["keep_model"]
@@ -96,11 +96,11 @@ def test_the_teachers_finetuning_is_the_identity_rows(planned: Any) -> None:
 
 def test_without_the_teachers_losses_finetuning_needs_no_teacher(planned: Any) -> None:
     plan = planned(tasks=["pydoc.reversed.v1"], finetune={"learning_rate": 1e-3})
-    assert "teacher" not in cell(plan, "low_rank").stages["pydoc.reversed.v1"].parents
+    assert "teacher" not in cell(plan, "svd").stages["pydoc.reversed.v1"].parents
 
 
 def test_the_teacher_is_finetuned_also_where_identity_is_not_asked_for(planned: Any) -> None:
-    plan = planned(methods=["low_rank"], tasks=["pydoc.reversed.v1"], finetune=FINETUNE)
+    plan = planned(methods=["svd"], tasks=["pydoc.reversed.v1"], finetune=FINETUNE)
     assert stages(plan)["finetune"] == 2
     assert len(plan.cells) == 1
 
@@ -117,10 +117,10 @@ def test_a_task_brings_its_own_finetuning(planned: Any) -> None:
 
 
 def test_a_refusal_is_a_skipped_cell_with_the_nearest_size(planned: Any) -> None:
-    refused = cell(planned(budgets=[{"params": 0.05}]), "low_rank")
+    refused = cell(planned(budgets=[{"params": 0.05}]), "svd")
     assert refused.stages == {}
     assert "nearest is 0." in refused.refusal
-    assert cell(planned(budgets=[{"bytes": 0.5}]), "low_rank").refusal == "low_rank cannot be budgeted in bytes"
+    assert cell(planned(budgets=[{"bytes": 0.5}]), "svd").refusal == "svd cannot be budgeted in bytes"
 
 
 def test_only_times_are_measured_alone(planned: Any) -> None:
@@ -129,16 +129,14 @@ def test_only_times_are_measured_alone(planned: Any) -> None:
 
 def test_without_a_published_recipe_paper_is_skipped(planned: Any) -> None:
     cells = planned(recipes=["paper"]).cells
-    assert {cell.refusal for cell in cells if cell.contender.name == "low_rank"} == {
-        "the method has no published recipe"
-    }
+    assert {cell.refusal for cell in cells if cell.contender.name == "svd"} == {"the method has no published recipe"}
 
 
 def test_plan_prints_the_graph_and_writes_nothing(plugin: Path, corpus: Path, tmp_path: Path) -> None:
-    path = write(tmp_path / "sweep.yaml", sweep(corpus, methods=["identity", "low_rank"], budgets=[{"params": 0.05}]))
+    path = write(tmp_path / "sweep.yaml", sweep(corpus, methods=["identity", "svd"], budgets=[{"params": 0.05}]))
     shown = weighin("plan", path, "--store", tmp_path / "store")
     assert shown.code == 0
-    assert "skipped  low_rank params=0.05 shared #0:" in shown.out
+    assert "skipped  svd params=0.05 shared #0:" in shown.out
     assert "2 cells (1 skipped), 0 stages cached, 7 to run" in shown.out
     data = weighin("plan", path, "--store", tmp_path / "store", "--json").data
     assert {stage["state"] for stage in data["stages"]} == {"to run"}

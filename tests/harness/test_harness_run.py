@@ -46,7 +46,7 @@ class Finished:
 
     def student(self, stage: str) -> Path:
         """The model that a stage of the low-rank row made."""
-        key = next(iter(self.rows()[self.row("low_rank")]["run"]["seeds"].values()))["stages"][stage]
+        key = next(iter(self.rows()[self.row("svd")]["run"]["seeds"].values()))["stages"][stage]
         return Artifacts(Store(str(self.store))).directory(stage, key) / "model"
 
 
@@ -72,7 +72,7 @@ def test_a_sweep_runs_to_its_board(first: Finished) -> None:
     assert f"page: {first.store / 'board.html'}" in first.ended.out
     assert {row["method"]: row["status"] for row in first.rows().values()} == {
         "identity": "complete",
-        "low_rank": "complete",
+        "svd": "complete",
     }
     assert Counter(stage for stage, _, _ in made(first.store)) == {
         "corpus": 1, "tokenizer": 1, "tokens": 1, "teacher": 1, "compress": 2, "profile": 2, "distill": 1, "evaluate": 3
@@ -80,7 +80,7 @@ def test_a_sweep_runs_to_its_board(first: Finished) -> None:
 
 
 def test_the_numbers_are_those_of_the_models(first: Finished) -> None:
-    row = first.rows()[first.row("low_rank")]
+    row = first.rows()[first.row("svd")]
     (score,) = row["quality"].values()
     assert 1 < score["by_seed"]["0"] < 1000
     assert score["before"] is not None
@@ -106,7 +106,7 @@ def test_a_second_run_does_nothing(finished: Finished, monkeypatch: pytest.Monke
 
 def test_a_method_more_runs_only_its_own_stages(finished: Finished, corpus: Path) -> None:
     before = made(finished.store)
-    write(finished.sweep, sweep(corpus, methods=["identity", "low_rank", {"low_rank": {"matrices": "ffn"}}]))
+    write(finished.sweep, sweep(corpus, methods=["identity", "svd", {"svd": {"matrices": "ffn"}}]))
     planned = finished.command("plan", finished.sweep, "--json").data
     assert Counter(stage["state"] for stage in planned["stages"]) == {"cached": 12, "to run": 5}
     assert finished.run().code == 0
@@ -120,7 +120,7 @@ def test_another_seed_trains_the_student_alone(finished: Finished) -> None:
     before = made(finished.store)
     assert finished.run("--set", "seeds=2").code == 0
     assert Counter(stage for stage, _, _ in made(finished.store) - before) == {"distill": 1, "evaluate": 1}
-    row = finished.rows()[finished.row("low_rank")]
+    row = finished.rows()[finished.row("svd")]
     (score,) = row["quality"].values()
     assert set(score["by_seed"]) == {"0", "1"}
     assert score["by_seed"]["0"] != score["by_seed"]["1"]
@@ -155,7 +155,7 @@ def test_computing_it_again_gives_the_same_bits(finished: Finished) -> None:
 def test_the_board_in_every_format(first: Finished, form: str, tmp_path: Path) -> None:
     shown = first.command("board", "--format", form)
     assert shown.code == 0
-    for word in ("low_rank", "identity", first.row("low_rank")):
+    for word in ("svd", "identity", first.row("svd")):
         assert word in shown.out.replace("\\", "")
     told = first.command("board", "--format", form, "--output", tmp_path / "board")
     assert (told.code, (tmp_path / "board").read_text()) == (0, shown.out)
@@ -163,18 +163,18 @@ def test_the_board_in_every_format(first: Finished, form: str, tmp_path: Path) -
         case "json":
             assert json.loads(shown.out)["tabs"]
         case "csv":
-            assert {line["method"] for line in csv.DictReader(StringIO(shown.out))} >= {"low_rank", "identity"}
+            assert {line["method"] for line in csv.DictReader(StringIO(shown.out))} >= {"svd", "identity"}
         case "html":
             assert shown.out.lower().startswith("<!doctype html>")
 
 
 def test_a_board_of_one_sweep(first: Finished) -> None:
-    assert "low_rank" in first.command("board", "--sweep", "micro").out
-    assert "low_rank" not in first.command("board", "--sweep", "other").out
+    assert "svd" in first.command("board", "--sweep", "micro").out
+    assert "svd" not in first.command("board", "--sweep", "other").out
 
 
 def test_show_explains_a_row(first: Finished) -> None:
-    row = first.row("low_rank")
+    row = first.row("svd")
     for target in (row, f"{row}#0"):
         shown = first.command("show", target)
         assert shown.code == 0
@@ -185,7 +185,7 @@ def test_show_explains_a_row(first: Finished) -> None:
 
 
 def test_an_exported_student_is_a_plain_model(first: Finished, tmp_path: Path) -> None:
-    row = first.row("low_rank")
+    row = first.row("svd")
     assert first.command("export", row, tmp_path / "dense").code == 0
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "dense").eval()
     assert type(plain).__name__ == "GPT2LMHeadModel"
@@ -213,7 +213,7 @@ def test_an_object_store_holds_the_same(
     assert {id: (row["quality"], row["size"]) for id, row in rows.items()} == {
         id: (row["quality"], row["size"]) for id, row in first.rows().items()
     }
-    assert weighin("export", first.row("low_rank"), tmp_path / "dense", "--store", url).code == 0
+    assert weighin("export", first.row("svd"), tmp_path / "dense", "--store", url).code == 0
     before = made(url)
     assert weighin("run", first.sweep, "--store", url, "--on", "inline").code == 0
     assert made(url) == before

@@ -77,7 +77,7 @@ def test_an_unknown_key_at_any_depth_names_the_nearest(load: Any, changes: dict[
         ({"budgets": [{"params": 0.8, "macs": 0.5}]}, "budgets.0: a budget is one of params, macs, bytes"),
         ({"budgets": [{"params": -1.0}]}, "budgets.0: a budget is above zero"),
         ({"budgets": [{"params": "0.8"}]}, "budgets.0.params"),
-        ({"methods": [{"low_rank": {}, "kronecker": {}}]}, "methods.0: a method is a name, or `name: {field: value}`"),
+        ({"methods": [{"svd": {}, "kronecker": {}}]}, "methods.0: a method is a name, or `name: {field: value}`"),
         ({"seeds": [0, 0]}, "seeds: the same one twice"),
         ({"seeds": 0}, "seeds: Input should be a valid array"),
         ({"seeds": [-1]}, "seeds.0: Input should be greater than or equal to 0"),
@@ -117,14 +117,14 @@ def test_a_budget_is_a_fraction_or_a_count(load: Any) -> None:
 
 def test_lists_have_short_forms(load: Any) -> None:
     found = load(
-        methods=["identity", {"low_rank": {"matrices": "ffn"}}, {"kronecker": None}],
+        methods=["identity", {"svd": {"matrices": "ffn"}}, {"kronecker": None}],
         tasks=["a.b.v1", {"task": "a.c.v1", "train_rows": 10}],
         recipes=["none", "paper", recipe()],
         seeds=3,
     )
     assert [(method.name, method.fields) for method in found.methods] == [
         ("identity", {}),
-        ("low_rank", {"matrices": "ffn"}),
+        ("svd", {"matrices": "ffn"}),
         ("kronecker", {}),
     ]
     assert [(task.task, task.train_rows) for task in found.tasks] == [("a.b.v1", None), ("a.c.v1", 10)]

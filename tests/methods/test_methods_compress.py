@@ -12,15 +12,15 @@ from methods.families import weight_OI
 from methods.identity import Identity
 from methods.interface import Budget, MethodError, Plan, Refusal
 from methods.kronecker import Kronecker
-from methods.low_rank import LowRank
 from methods.recipe import Recipe
+from methods.svd import Svd
 
 
 def run(method, label, value):
     teacher = tiny.teacher(label)
     plan = method.plan(teacher.config, Budget(value=value))
     assert isinstance(plan, Plan), plan
-    return teacher, plan, method.compress(teacher, plan, seed=0)
+    return teacher, plan, method.compress(teacher, plan, seed=0, statistics={})
 
 
 @pytest.mark.parametrize("label", ["gpt2", "llama"])
@@ -50,14 +50,14 @@ def test_distilgpt2_measures_a_published_checkpoint_by_its_own_size(tmp_path):
 
 def test_identity_is_a_copy():
     teacher = tiny.teacher("gpt2")
-    made = Identity().compress(teacher, Identity().plan(teacher.config, None), seed=0)
+    made = Identity().compress(teacher, Identity().plan(teacher.config, None), seed=0, statistics={})
     for (name, ours), (_, theirs) in zip(made.named_parameters(), teacher.named_parameters(), strict=True):
         assert torch.equal(ours, theirs), name
         assert ours.data_ptr() != theirs.data_ptr()
 
 
-def test_low_rank_leaves_biases_and_finds_the_optimum():
-    teacher, plan, made = run(LowRank(), "gpt2", 0.7)
+def test_svd_leaves_biases_and_finds_the_optimum():
+    teacher, plan, made = run(Svd(), "gpt2", 0.7)
     for path, spec in plan.surgery.items():
         dense, layer = teacher.get_submodule(path), made.get_submodule(path)
         weight = weight_OI(dense).detach().double()
@@ -102,7 +102,7 @@ def test_recipes_are_complete_or_absent():
     assert recipes["distilgpt2"].losses.temperature == 2.0
     assert recipes["kronecker"].losses.kd == 0.0
     assert recipes["tensor_train"].steps * recipes["tensor_train"].warmup_fraction == pytest.approx(4000, rel=1e-3)
-    assert LowRank().recipe() is None
+    assert Svd().recipe() is None
 
 
 def test_shards_are_read_together(tmp_path):

@@ -8,8 +8,8 @@ import torch
 from methods import conformance, registry, tiny
 from methods.identity import Identity
 from methods.interface import Budget, Plan, Refusal, Tap
-from methods.low_rank import LowRank
 from methods.student import from_teacher
+from methods.svd import Svd
 
 REFUSALS = {("distilgpt2", 0.7), ("distilgpt2", 0.85)}
 
@@ -44,7 +44,7 @@ def test_built_ins_refuse_only_what_is_listed():
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sloppy(LowRank):
+class Sloppy(Svd):
     """Breaks the contract in the way that `how` names."""
 
     how: str
@@ -59,12 +59,12 @@ class Sloppy(LowRank):
             return super().plan(teacher_config, Budget(value=0.99))
         return plan
 
-    def compress(self, teacher, plan, *, seed):
+    def compress(self, teacher, plan, *, seed, statistics):
         if self.how == "crash":
             return {}["missing"]
         if self.how == "changes teacher":
             teacher.get_parameter(next(iter(dict(teacher.named_parameters())))).data.mul_(1.5)
-        student = super().compress(teacher, plan, seed=seed)
+        student = super().compress(teacher, plan, seed=seed, statistics=statistics)
         if self.how == "random":
             next(student.parameters()).data.add_(torch.rand(()))
         if self.how == "dead factor":
@@ -101,7 +101,7 @@ def test_declaring_that_a_full_budget_is_inexact_is_not_applicable():
     class Inexact(Identity):
         exact_at_full = False
 
-        def compress(self, teacher, plan, *, seed):
+        def compress(self, teacher, plan, *, seed, statistics):
             return from_teacher(teacher, plan)
 
     findings = conformance.check_method(Inexact(), fast=True)

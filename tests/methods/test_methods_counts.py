@@ -9,12 +9,12 @@ from methods.distilgpt2 import DistilGPT2, kept_layers
 from methods.families import architecture
 from methods.interface import Budget, MethodError, Plan, Refusal
 from methods.kronecker import Kronecker
-from methods.low_rank import LowRank
+from methods.svd import Svd
 from methods.tensor_train import TensorTrain
 
 SPECIAL = {"bos_token_id": 0, "eos_token_id": 0}
 DEMO = {"vocab_size": 4096, "n_positions": 256, "n_embd": 128, "n_layer": 6, "n_head": 4, **SPECIAL}
-COMPRESSORS = {each.__name__: each() for each in (Kronecker, LowRank, TensorTrain, DistilGPT2)}
+COMPRESSORS = {each.__name__: each() for each in (Kronecker, Svd, TensorTrain, DistilGPT2)}
 
 
 def smollm2():
@@ -97,8 +97,8 @@ def test_distilgpt2_is_distilgpt2():
         (0.3, 64_922_880, 84_774_144),
     ],
 )
-def test_low_rank_meets_the_computed_table_exactly(keep, everything, ffn):
-    for method, size in ((LowRank(), everything), (LowRank(matrices="ffn"), ffn)):
+def test_svd_meets_the_computed_table_exactly(keep, everything, ffn):
+    for method, size in ((Svd(), everything), (Svd(matrices="ffn"), ffn)):
         plan = planned(method, GPT2Config(), size)
         ranks = {path.partition(".")[2].split(".", 2)[2]: spec["rank"] for path, spec in plan.surgery.items()}
         assert plan.size == size
@@ -112,7 +112,7 @@ def test_kronecker_takes_the_papers_layout_at_its_size(method, size):
     plan = planned(method, GPT2Config(), size)
     assert plan.size == size == built_size(GPT2Config(), plan)
     assert {path.split(".")[2] for path in plan.surgery if ".h." in path} == {"1", "3", "5", "7", "9", "11"}
-    assert plan.surgery["transformer.wte"] == {"type": "kronecker.embedding", "factor": 2}
+    assert plan.surgery["transformer.wte"] == {"type": "kronecker.embedding", "factors": [2]}
 
 
 DEMO_REFUSES = {("DistilGPT2", 0.8)}
@@ -148,7 +148,7 @@ def test_an_impossible_budget_is_refused_with_a_nearest_that_is_met(name):
 
 def test_layers_restrict_the_blocks():
     config = GPT2Config(**DEMO)
-    low_rank = planned(LowRank(layers="even"), config, 0.9)
+    svd = planned(Svd(layers="even"), config, 0.9)
     kronecker = planned(Kronecker(layers="odd", embedding=False), config, 0.9)
-    assert {path.split(".")[2] for path in low_rank.surgery} == {"0", "2", "4"}
+    assert {path.split(".")[2] for path in svd.surgery} == {"0", "2", "4"}
     assert {path.split(".")[2] for path in kronecker.surgery} <= {"1", "3", "5"}

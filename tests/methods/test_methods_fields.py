@@ -4,28 +4,28 @@ import pytest
 
 from methods.fields import changed_fields, decode, grid
 from methods.interface import MethodError
-from methods.low_rank import LowRank
+from methods.svd import Svd
 from methods.tensor_train import TensorTrain
 
 
 def test_decodes_and_reports_what_changed():
-    method = decode("low_rank", {"layers": "odd", "matrices": "all"})
-    assert method == LowRank(layers="odd")
+    method = decode("svd", {"layers": "odd", "matrices": "all"})
+    assert method == Svd(layers="odd")
     assert changed_fields(method) == {"layers": "odd"}
-    assert changed_fields(LowRank()) == {}
+    assert changed_fields(Svd()) == {}
 
 
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("low_rank", {"layer": "odd"}, "low_rank: unknown field 'layer'; did you mean 'layers'?"),
+        ("svd", {"layer": "odd"}, "svd: unknown field 'layer'; did you mean 'layers'?"),
         ("identity", {"rank": 3}, "identity: unknown field 'rank'; it has no fields"),
-        ("low_rank", {"layers": "od"}, "low_rank: layers: Input should be 'all', 'odd' or 'even'"),
+        ("svd", {"layers": "od"}, "svd: layers: Input should be 'all', 'odd' or 'even'"),
         ("tensor_train", {"cores": "3"}, "tensor_train: cores: Input should be a valid integer"),
         ("tensor_train", {"cores": 2.5}, "tensor_train: cores: Input should be a valid integer"),
         ("tensor_train", {"cores": 1}, "tensor_train: cores must be at least 2, not 1"),
         ("tensor_train", {"cores": float("nan")}, "tensor_train: Out of range float values"),
-        ("low_ronk", {}, "method 'low_ronk' is not known; did you mean 'low_rank'?"),
+        ("svvd", {}, "method 'svvd' is not known; did you mean 'svd'?"),
     ],
 )
 def test_refuses_in_one_line(name, values, message):
@@ -39,7 +39,7 @@ def test_lists_make_a_grid_with_the_last_field_fastest():
     methods = grid("tensor_train", {"cores": [2, 3], "matrices": ["ffn", "all"], "layers": "odd"})
     wanted = [(c, m) for c in (2, 3) for m in ("ffn", "all")]
     assert methods == [TensorTrain(cores=c, matrices=m, layers="odd") for c, m in wanted]
-    assert grid("low_rank", {}) == [LowRank()]
+    assert grid("svd", {}) == [Svd()]
 
 
 def test_a_list_is_one_value_where_the_type_takes_it(monkeypatch):
@@ -50,7 +50,7 @@ def test_a_list_is_one_value_where_the_type_takes_it(monkeypatch):
     from methods import registry
 
     @dataclass(frozen=True, kw_only=True)
-    class Sliced(LowRank):
+    class Sliced(Svd):
         widths: tuple[int, ...] = (1,)
 
     module = ModuleType("sliced_method")

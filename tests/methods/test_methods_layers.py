@@ -1,5 +1,8 @@
 """Factorised layers against the dense weight that numpy builds."""
 
+from functools import reduce
+from math import prod
+
 import numpy as np
 import pytest
 import torch
@@ -19,8 +22,17 @@ LINEAR = [
     (12, 8, {"type": "kronecker", "left": [1, 8], "splits": 1}),
     (36, 8, {"type": "kronecker", "left": [6, 4], "splits": 3}),
     (36, 8, {"type": "kronecker", "left": [2, 2], "splits": 3}),
+    (36, 8, {"type": "kronecker", "left": [6, 4], "splits": 3, "terms": 2}),
+    (36, 8, {"type": "kronecker", "left": [4, 2], "splits": 3, "terms": 2, "scaled": True}),
+    (12, 8, {"type": "kronecker", "left": [2, 2], "splits": 1, "terms": 3, "scaled": True}),
+    (36, 8, {"type": "permuted_kronecker", "left": [6, 4], "splits": 3, "terms": 2, "scaled": True}),
+    (12, 8, {"type": "permuted_kronecker", "left": [2, 8], "splits": 1}),
     (12, 8, {"type": "tensor_train", "out_modes": [3, 4], "in_modes": [2, 4], "ranks": [1, 6, 1]}),
     (12, 8, {"type": "tensor_train", "out_modes": [2, 2, 3], "in_modes": [2, 2, 2], "ranks": [1, 1, 2, 1]}),
+    (12, 8, {"type": "tensor_train", "out_modes": [4, 3, 1], "in_modes": [1, 2, 4], "ranks": [1, 3, 3, 1]}),
+    (12, 8, {"type": "tensor_train", "out_modes": [1, 3, 4], "in_modes": [4, 2, 1], "ranks": [1, 3, 3, 1]}),
+    (12, 8, {"type": "tensor_train", "out_modes": [1, 12, 1], "in_modes": [2, 2, 2], "ranks": [1, 2, 2, 1]}),
+    (11, 7, {"type": "tensor_train", "out_modes": [2, 3, 2], "in_modes": [2, 2, 2], "ranks": [1, 2, 2, 1]}),
     (64, 64, {"type": "tensor_train", "out_modes": [4, 4, 4], "in_modes": [4, 4, 4], "ranks": [1, 2, 3, 1]}),
 ]
 
@@ -47,6 +59,8 @@ def filled(out_features, in_features, spec, *, bias=True):
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+        for buffer in layer.buffers():
+            buffer.copy_(torch.randperm(buffer.numel(), generator=generator))
     return layer
 
 
@@ -55,18 +69,27 @@ def dense_by_numpy(layer):
     factors = {name: each.detach().numpy() for name, each in layer.named_parameters() if name != "bias"}
     if "core_0" in factors:
         cores = [factors[f"core_{k}"] for k in range(len(factors))]
-        weight = np.zeros((layer.out_features, layer.in_features))
+        weight = np.zeros((prod(core.shape[1] for core in cores), prod(core.shape[2] for core in cores)))
         for i, row in enumerate(np.ndindex(*(core.shape[1] for core in cores))):
             for j, column in enumerate(np.ndindex(*(core.shape[2] for core in cores))):
                 product = np.eye(1)
                 for core, a, b in zip(cores, row, column, strict=True):
                     product = product @ core[:, a, b, :]
                 weight[i, j] = product.item()
-        return weight
+        return weight[: layer.out_features, : layer.in_features]
     left, right = factors["left"], factors["right"]
     if left.ndim == 2:
         return left @ right
-    return np.concatenate([np.kron(a, b) for a, b in zip(left, right, strict=True)])
+    scales = factors.get("scales", np.ones(left.shape[:2]))
+    splits = [
+        sum(s * np.kron(a, b) for s, a, b in zip(*each, strict=True)) for each in zip(scales, left, right, strict=True)
+    ]
+    weight = np.concatenate(splits)
+    if hasattr(layer, "rows"):
+        permuted = np.empty_like(weight)
+        permuted[np.ix_(layer.rows.numpy(), layer.columns.numpy())] = weight
+        return permuted
+    return weight
 
 
 @pytest.mark.parametrize(("out_features", "in_features", "spec"), LINEAR)
@@ -98,12 +121,16 @@ def test_kronecker_takes_the_cheaper_order():
     assert layer.macs_per_token == min(2 * 1 * (64 + 32), 64 * 32 * 1 + 2 * 64 * 32)
 
 
-def test_kronecker_embedding_and_its_head():
-    embedding = KroneckerEmbedding.from_spec({"type": "kronecker.embedding", "factor": 4}, 10, 12, bias=False).double()
+@pytest.mark.parametrize("factors", [[4], [2, 2]])
+def test_kronecker_embedding_and_its_head(factors):
+    spec = {"type": "kronecker.embedding", "factors": factors}
+    embedding = KroneckerEmbedding.from_spec(spec, 10, 12, bias=False).double()
+    assert embedding.num_params == count(spec, 10, 12) == 10 * 3 + 4
     with torch.no_grad():
         for parameter in embedding.parameters():
             parameter.normal_(generator=torch.Generator().manual_seed(0))
-    weight = np.kron(embedding.left.detach().numpy(), embedding.right.detach().numpy())
+    names = ["left", *(f"right_{j}" for j in range(len(factors)))]
+    weight = reduce(np.kron, [embedding.get_parameter(name).detach().numpy() for name in names])
     tokens = torch.tensor([[0, 9, 3], [7, 7, 1]])
     hidden = torch.randn(2, 3, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     head = TiedHead(embedding)

@@ -9,7 +9,7 @@ import pytest
 from methods import registry
 from methods.interface import Method, MethodError
 
-BUILT_IN = {"distilgpt2", "identity", "kronecker", "low_rank", "tensor_train"}
+BUILT_IN = {"distilgpt2", "identity", "kronecker", "svd", "tensor_train"}
 
 
 def test_lists_and_loads_every_method():
@@ -25,7 +25,7 @@ def test_listing_imports_neither_methods_nor_torch():
 import sys
 from methods import registry
 [registry.summary(name) for name in registry.names()]
-loaded = {"torch", "transformers", "pandas", "methods.low_rank", "methods.student"} & set(sys.modules)
+loaded = {"torch", "transformers", "pandas", "methods.svd", "methods.student"} & set(sys.modules)
 sys.exit(f"imported {loaded}" if loaded else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2LMHeadModel
 
 from methods import student, tiny
-from methods.interface import Budget, MethodError, Refusal
+from methods.interface import Budget, MethodError, Plan, Refusal
 from methods.kronecker import Kronecker
 from methods.layers.tied_head import TiedHead
-from methods.low_rank import LowRank
+from methods.svd import Svd
 
 
 def compressed(label, method=None, value=0.7):
@@ -21,7 +21,7 @@ def compressed(label, method=None, value=0.7):
     plan = method.plan(teacher.config, Budget(value=value))
     if isinstance(plan, Refusal):
         plan = method.plan(teacher.config, Budget(value=plan.nearest))
-    return method.compress(teacher, plan, seed=0)
+    return method.compress(teacher, plan, seed=0, statistics={})
 
 
 @torch.no_grad()
@@ -160,11 +160,18 @@ def test_unreadable_directories_are_refused_in_one_line(saved):
     assert "config.json is missing" in refusal()
 
 
-def test_a_student_cannot_be_compressed_again():
-    model = compressed("llama", LowRank())
-    plan = LowRank().plan(model.config, Budget(value=0.7))
-    with pytest.raises(MethodError, match="LowRankLinear is not a dense layer"):
-        LowRank().compress(model, plan, seed=0)
+def test_a_later_phase_copies_the_layers_that_stay_and_compresses_what_the_others_stand_for():
+    model = compressed("llama", Svd())
+    plan = Svd().plan(model.config, Budget(value=0.6))
+    kept = next(iter(plan.surgery))
+    surgery = {path: model.config.surgery[path] if path == kept else spec for path, spec in plan.surgery.items()}
+    again = Svd().compress(model, Plan(size=0, surgery=surgery), seed=0, statistics={})
+    assert torch.equal(again.get_submodule(kept).left, model.get_submodule(kept).left)
+    for path in list(surgery)[1:]:
+        before, after = model.get_submodule(path).materialise(), again.get_submodule(path).materialise()
+        values = torch.linalg.svdvals(before.double())
+        lost = values[surgery[path]["rank"] :].square().sum().sqrt()
+        assert torch.linalg.matrix_norm((after - before).double()) == pytest.approx(float(lost), rel=1e-3, abs=1e-5)
 
 
 def test_special_tokens_outside_the_vocabulary_are_dropped():

@@ -1,0 +1,49 @@
+"""Sums of Kronecker products between a permutation of the rows and one of the columns."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from methods.layers.kronecker import KroneckerLinear
+
+
+class PermutedKroneckerLinear(KroneckerLinear, kind="permuted_kronecker"):
+    """W[rows][:, columns] = K, that is W = P^T K Q^T, with K the `KroneckerLinear` of the same specification.
+
+    y[rows] = K x[columns] + b[rows]. `rows` (out) and `columns` (in) are index lists, int32 buffers that are saved
+    and not counted as parameters; with S splits `rows` holds one permutation per split, as rows of the stacked matrix.
+    TQCompressor, 2401.16367.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(
+        self,
+        out_features: int,
+        in_features: int,
+        left: tuple[int, int],
+        splits: int = 1,
+        terms: int = 1,
+        *,
+        scaled: bool = False,
+        bias: bool,
+    ) -> None:
+        super().__init__(out_features, in_features, left, splits, terms, scaled=scaled, bias=bias)
+        self.register_buffer("rows", torch.arange(out_features, dtype=torch.int32))
+        self.register_buffer("columns", torch.arange(in_features, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self._product(x.index_select(-1, self.columns)).index_select(-1, _inverse(self.rows))
+        return y if self.bias is None else y + self.bias
+
+    def materialise(self) -> Tensor:
+        weight = super().materialise()
+        return weight.index_select(0, _inverse(self.rows)).index_select(1, _inverse(self.columns))
+
+
+def _inverse(permutation: Tensor) -> Tensor:
+    """The permutation q with q[p[i]] = i."""
+    index = torch.arange(permutation.numel(), device=permutation.device)
+    return torch.empty_like(index).scatter_(0, permutation.long(), index)
