@@ -18,6 +18,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "tokenizer": ("tokenizers", "transformers"),
     "tokens": ("tokenizers", "transformers"),
     "teacher": ("torch", "transformers", "deepspeed"),
+    "calibrate": ("torch", "transformers"),
     "compress": ("torch", "transformers", "scipy", "tensorly"),
     "distill": ("torch", "transformers", "deepspeed"),
     "finetune": ("torch", "transformers", "deepspeed", "tokenizers", "scikit-learn"),

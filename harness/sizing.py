@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from methods import student
 from methods.families import architecture
+from methods.interface import Unit
 from methods.layers.factorised import Factorised
 from methods.layers.tied_head import TiedHead
+from methods.student_weights import stored_tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +33,15 @@ def size_card(model: PreTrainedModel, teacher: PreTrainedModel, directory: Path)
         "materialised_bytes": sum(p.numel() * p.element_size() for p in dense.parameters()),
         "macs_per_token": macs_per_token(model),
     }
+
+
+def size_in(unit: Unit, model: PreTrainedModel) -> int:
+    """What a budget in `unit` counts: unique parameters, multiply-adds per token, or bytes of weights as stored."""
+    if unit == "macs":
+        return macs_per_token(model)
+    if unit == "bytes":
+        return sum(tensor.numel() * tensor.element_size() for tensor in stored_tensors(model).values())
+    return student.count_params(model)
 
 
 def _own_parameters(head: nn.Module, embedding: nn.Module) -> int:

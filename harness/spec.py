@@ -17,7 +17,9 @@ from methods.interface import Unit
 from methods.recipe import Count, FineTune, Recipe, Strict
 from tasks.corpora import Corpus
 
-STAGES = ("corpus", "tokenizer", "tokens", "teacher", "compress", "distill", "finetune", "evaluate", "profile")
+STAGES = (
+    "corpus", "tokenizer", "tokens", "teacher", "calibrate", "compress", "distill", "finetune", "evaluate", "profile",
+)  # fmt: skip
 _UNKNOWN_KEY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 _BYTES = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
@@ -109,6 +111,16 @@ class RecipeChoice(Strict):
     shared: Recipe | None = None
 
 
+class Calibration(Strict):
+    """Training text on which the teacher's statistics are measured, for methods that need some."""
+
+    sequences: int = Field(default=32, gt=0)
+    sequence_length: int | None = Field(default=None, gt=0)
+    """None takes the teacher's context, up to 1024 tokens."""
+    seed: int = Field(default=0, ge=0, lt=2**24)
+    """Which sequences are drawn."""
+
+
 class TaskChoice(Strict):
     """A task and, for fine-tuned ones, how it is trained."""
 
@@ -175,6 +187,7 @@ class Sweep(Strict):
         default=[0], min_length=1
     )
     """`3` means 0, 1, 2."""
+    calibration: Calibration = Calibration()
     resources: dict[Literal["default", *STAGES], Resources] = Field(default_factory=dict)  # type: ignore[valid-type]
 
     @model_validator(mode="after")

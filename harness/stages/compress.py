@@ -1,4 +1,4 @@
-"""The student as the method builds it, counted by the harness before anything is spent on it."""
+"""The student as the method builds it, measured by the harness before anything is spent on it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import TypeAdapter
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from harness.sizing import size_card
+from harness.sizing import size_card, size_in
 from harness.stage import BudgetMissed, Context, StageFailure
 from methods import student
-from methods.interface import Budget, Method, Refusal
+from methods.fields import settle
+from methods.interface import Budget, Method, Plan, Refusal, Statistics
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def run(context: Context) -> Mapping[str, Any]:
     """Write the student's `model/`, its `taps.json` and `plan.json`; return its size card.
+
+    A phase of a staged method starts from the `student` input, where there is one.
 
     Raises:
         BudgetMissed: the student is outside the tolerance.
@@ -32,11 +36,14 @@ def run(context: Context) -> Mapping[str, Any]:
     budget = Budget(**context.params["budget"]) if context.params["budget"] else None
     source = context.inputs["teacher"] / "model"
     teacher = student.load(source)
-    plan = method.plan(teacher.config, budget)
-    if isinstance(plan, Refusal):
-        raise StageFailure(plan.reason)
-    model = method.compress(teacher, plan, seed=context.params["seed"], statistics={})
-    _check_budget(model, teacher, budget)
+    phase = context.params.get("phase")
+    plan, last = _plan(method, teacher.config, budget, phase)
+    before = student.load(context.inputs["student"] / "model") if "student" in context.inputs else teacher
+    statistics = _statistics(context, method)
+    plan = method.refine(before, plan, statistics)
+    model = method.compress(before, plan, seed=context.params["seed"], statistics=statistics)
+    if last:
+        _check_budget(model, teacher, budget)
     _check_outputs(model)
     student.save(model, context.output / "model", AutoTokenizer.from_pretrained(source))
     taps = [asdict(tap) for tap in method.taps(teacher.config, plan)]
@@ -46,19 +53,35 @@ def run(context: Context) -> Mapping[str, Any]:
 
 
 def _method(target: str, fields: Mapping[str, Any]) -> Method:
-    """The method at `module:Class`, its fields decoded as strictly as the sweep's."""
+    """The method at `module:Class`, its fields decoded as strictly as the sweep's, its preset filled in."""
     module, _, name = target.partition(":")
     method: Method = TypeAdapter(getattr(import_module(module), name)).validate_json(json.dumps(fields), strict=True)
-    return method
+    return settle(method)
+
+
+def _plan(method: Method, config: PretrainedConfig, budget: Budget | None, phase: int | None) -> tuple[Plan, bool]:
+    """What to build, and whether it is the whole student and not an earlier phase's."""
+    plan = method.plan(config, budget)
+    if isinstance(plan, Refusal):
+        raise StageFailure(plan.reason)
+    if phase is None:
+        return plan, True
+    phases = method.phases(config, plan)
+    return phases[phase].plan, phase == len(phases) - 1
+
+
+def _statistics(context: Context, method: Method) -> Statistics:
+    return {name: load_file(context.inputs[name] / "statistic.safetensors") for name in sorted(method.needs)}
 
 
 def _check_budget(model: PreTrainedModel, teacher: PreTrainedModel, budget: Budget | None) -> None:
-    size, whole = student.count_params(model), student.count_params(teacher)
-    if budget is not None and not budget.met_by(size, whole):
-        target = budget.target(whole)
-        raise BudgetMissed(
-            f"the student has {size:,} parameters, {size / target - 1:+.1%} from the {target:,} asked for"
-        )
+    if budget is None:
+        return
+    size, whole = size_in(budget.unit, model), size_in(budget.unit, teacher)
+    if not budget.met_by(size, whole):
+        target, unit = budget.target(whole), {"params": "parameters", "macs": "multiply-adds a token"}
+        what = f"{size:,} {unit.get(budget.unit, budget.unit)}"
+        raise BudgetMissed(f"the student has {what}, {size / target - 1:+.1%} from the {target:,} asked for")
 
 
 def _check_outputs(model: PreTrainedModel) -> None:

@@ -1,0 +1,261 @@
+"""The stages of a sweep: each node of the graph is built here, once, and shared by the cells that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cells import Contender
+from harness.execution_keys import split_deepspeed
+from harness.graph import Stage
+from harness.provenance import hardware
+from harness.spec import Sweep, TaskChoice
+from harness.teacher_config import teacher_fingerprint, teacher_places
+from methods.interface import Budget, Phase, Statistic
+from methods.recipe import FineTune, Optimisation, Recipe
+from tasks.interface import Classification, Task
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+class SweepStages:
+    """Builds stages for the cells of one sweep."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        mirror: Path | None,
+        config: PretrainedConfig,
+        tasks: Mapping[str, Task],
+        targets: Mapping[str, str],
+        reference: Contender,
+    ) -> None:
+        self.sweep, self.mirror, self.config = sweep, mirror, config
+        self.tasks, self.targets, self.reference = tasks, targets, reference
+        self._fingerprints: dict[str, str] = {}
+
+    def of_cell(
+        self, contender: Contender, budget: Budget | None, recipe: Recipe | None, seed: int, phases: Sequence[Phase]
+    ) -> Mapping[str, Stage]:
+        """Label -> stage of what the cell's record reads; the student as compressed and, with a recipe, as trained."""
+        what = " ".join([contender.title, *([str(budget)] if budget else [])])
+        compressed = self._compress(contender, budget, seed, what)
+        final = compressed
+        if recipe and len(phases) == 1:
+            final = self._distill(compressed, recipe, seed, what)
+        elif recipe:
+            final = self._staged(contender, budget, recipe, seed, what, phases)
+        found = {"compress": compressed} | ({"distill": final} if recipe else {})
+        found["profile"] = self._profile(compressed, what)
+        for choice in self.sweep.tasks:
+            if isinstance(self.tasks[choice.task], Classification):
+                found[choice.task] = self._finetune(final, choice, seed, what)
+                continue
+            found[choice.task] = self._evaluate(final, choice, what)
+            if choice.before_training and recipe:
+                found[f"{choice.task} before"] = self._evaluate(compressed, choice, f"{what} before training")
+        return found
+
+    def _staged(
+        self,
+        contender: Contender,
+        budget: Budget | None,
+        recipe: Recipe,
+        seed: int,
+        what: str,
+        phases: Sequence[Phase],
+    ) -> Stage:
+        """Compress a part and train, phase by phase, each from what the one before left."""
+        trained: Stage | None = None
+        for number, phase in enumerate(phases):
+            part = f"{what} phase {number + 1}"
+            compressed = self._compress(contender, budget, seed, part, phase=number, student=trained)
+            share = recipe.model_copy(update={"tokens": round(recipe.tokens * phase.share)})
+            trained = self._distill(compressed, share, seed, part)
+        assert trained is not None, f"{contender.name} has no phases"
+        return trained
+
+    @cached_property
+    def corpus(self) -> Stage:
+        assert self.sweep.corpus is not None
+        corpus = asdict(self.sweep.corpus)
+        directory = corpus.pop("directory")
+        return Stage(
+            name="corpus",
+            module="harness.stages.corpus",
+            label="corpus",
+            params={"corpus": corpus},
+            places={"directory": str(Path(directory).expanduser().absolute()) if directory else None},
+            data=self.sweep.corpus.fingerprint(self.mirror),
+            execution=self.sweep.execution("corpus"),
+        )
+
+    @cached_property
+    def tokenizer(self) -> Stage:
+        return Stage(
+            name="tokenizer",
+            module="harness.stages.tokenizer",
+            label="tokenizer",
+            params={"vocab_size": self.config.vocab_size},
+            parents={"corpus": self.corpus},
+            execution=self.sweep.execution("tokenizer"),
+        )
+
+    @cached_property
+    def tokens(self) -> Stage:
+        source = self.tokenizer if self.sweep.teacher.pretrain else self.teacher
+        return Stage(
+            name="tokens",
+            module="harness.stages.tokens",
+            label="tokens",
+            parents={"corpus": self.corpus, "tokenizer": source},
+            execution=self.sweep.execution("tokens"),
+        )
+
+    @cached_property
+    def teacher(self) -> Stage:
+        teacher = self.sweep.teacher
+        if teacher.pretrain is None:
+            return Stage(
+                name="teacher",
+                module="harness.stages.import_teacher",
+                label=f"teacher {teacher.name}",
+                places=teacher_places(teacher),
+                data=teacher_fingerprint(teacher, self.mirror),
+                libraries=("gguf",) if teacher.gguf else (),
+                execution=self.sweep.execution("teacher"),
+            )
+        params, execution = self._trained("teacher", teacher.pretrain.recipe)
+        return Stage(
+            name="teacher",
+            module="harness.stages.pretrain",
+            label=f"teacher {teacher.name}",
+            params=teacher.pretrain.model_dump(exclude={"recipe"}) | {"recipe": params},
+            parents={"tokens": self.tokens, "tokenizer": self.tokenizer},
+            execution=execution,
+        )
+
+    def _trained(self, stage: str, recipe: Optimisation) -> tuple[Mapping[str, Any], Any]:
+        """A recipe's identity, and the stage's execution with the raw DeepSpeed keys that are not part of it."""
+        return split_deepspeed(recipe, self.sweep.execution(stage))
+
+    def _compress(
+        self,
+        contender: Contender,
+        budget: Budget | None,
+        seed: int,
+        what: str,
+        *,
+        phase: int | None = None,
+        student: Stage | None = None,
+    ) -> Stage:
+        """The student from the teacher at once, or one phase of it from the student that the phase before left."""
+        params = {
+            "target": contender.target,
+            "fields": contender.identity,
+            "budget": asdict(budget) if budget else None,
+            "seed": seed if contender.method.stochastic else 0,
+        }
+        statistics = {name: self._calibrate(name) for name in sorted(contender.method.needs)}
+        return Stage(
+            name="compress",
+            module="harness.stages.compress",
+            label=f"compress {what}" + (f" #{seed}" if student else ""),
+            params=params if phase is None else params | {"phase": phase},
+            places={"places": contender.places},
+            parents={"teacher": self.teacher} | ({"student": student} if student else {}) | statistics,
+            data=contender.method.fingerprint(),
+            code=(contender.target.partition(":")[0],),
+            execution=self.sweep.execution("compress"),
+        )
+
+    def _calibrate(self, statistic: Statistic) -> Stage:
+        """What the methods that need `statistic` share."""
+        return Stage(
+            name="calibrate",
+            module="harness.stages.calibrate",
+            label=f"calibrate {statistic}",
+            params={"statistic": statistic, "calibration": self.calibration},
+            parents={"teacher": self.teacher, "tokens": self.tokens},
+            execution=self.sweep.execution("calibrate"),
+        )
+
+    @cached_property
+    def calibration(self) -> Mapping[str, int]:
+        """How much training text statistics are measured on, every number filled in."""
+        given = self.sweep.calibration
+        length = given.sequence_length or min(1024, self.config.max_position_embeddings)
+        return {"sequences": given.sequences, "sequence_length": length, "seed": given.seed}
+
+    def _distill(self, compressed: Stage, recipe: Recipe, seed: int, what: str) -> Stage:
+        params, execution = self._trained("distill", recipe)
+        return Stage(
+            name="distill",
+            module="harness.stages.distill",
+            label=f"distill {what} #{seed}",
+            params={"recipe": params, "seed": seed},
+            parents={"student": compressed, "teacher": self.teacher, "tokens": self.tokens},
+            execution=execution,
+        )
+
+    def _evaluate(self, model: Stage, choice: TaskChoice, what: str) -> Stage:
+        target = self.targets[choice.task]
+        return Stage(
+            name="evaluate",
+            module="harness.stages.evaluate",
+            label=f"{choice.task} {what}",
+            params={"task": choice.task, "target": target},
+            parents={"model": model},
+            data=self._data(choice.task),
+            code=(target.partition(":")[0],),
+            execution=self.sweep.execution("evaluate"),
+        )
+
+    def _data(self, task: str) -> str:
+        """A task's fingerprint; its files are read once, however many stages measure by it."""
+        if task not in self._fingerprints:
+            self._fingerprints[task] = self.tasks[task].fingerprint(self.mirror)
+        return self._fingerprints[task]
+
+    def _finetune(self, model: Stage, choice: TaskChoice, seed: int, what: str) -> Stage:
+        recipe = choice.finetune or self.sweep.finetune
+        assert recipe is not None
+        reference = self._compress(self.reference, None, seed, self.reference.name)
+        is_teacher = model.key == reference.key
+        parents = {"model": model}
+        if recipe.losses.needs_teacher and not is_teacher:
+            parents["teacher"] = self._finetune(reference, choice, seed, self.reference.name)
+        if is_teacher:
+            recipe = recipe.model_copy(update={"losses": type(recipe.losses)()})
+        return self._finetune_stage(parents, choice, recipe, seed, what, keep_model=is_teacher)
+
+    def _finetune_stage(
+        self, parents: Mapping[str, Stage], choice: TaskChoice, recipe: FineTune, seed: int, what: str, keep_model: bool
+    ) -> Stage:
+        target = self.targets[choice.task]
+        params, execution = self._trained("finetune", recipe)
+        settings = {"recipe": params, "seed": seed, "train_rows": choice.train_rows, "keep_model": keep_model}
+        return Stage(
+            name="finetune",
+            module="harness.stages.finetune",
+            label=f"{choice.task} {what} #{seed}",
+            params={"task": choice.task, "target": target} | settings,
+            parents=parents,
+            data=self._data(choice.task),
+            code=(target.partition(":")[0],),
+            execution=execution,
+        )
+
+    def _profile(self, compressed: Stage, what: str) -> Stage:
+        return Stage(
+            name="profile",
+            module="harness.stages.profile",
+            label=f"profile {what}",
+            params={"hardware": hardware(), "cpus": self.sweep.execution("profile").cpus},
+            parents={"model": compressed},
+            execution=replace(self.sweep.execution("profile"), alone=True),
+        )
