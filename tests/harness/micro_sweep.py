@@ -47,7 +47,7 @@ from random import Random
 
 import torch
 
-from methods.interface import Plan
+from methods.interface import MethodError, Phase, Plan
 from methods.svd import Svd
 from methods.student import from_teacher
 from tasks.perplexity import TokenPerplexity
@@ -91,6 +91,30 @@ class NotANumber(Svd):
 class TooLarge(Svd):
     def compress(self, teacher, plan, *, seed, statistics):
         return from_teacher(teacher, Plan(size=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged(Svd):
+    """The first block at once, the others after a quarter of the training."""
+
+    def phases(self, teacher_config, plan):
+        first = {{path: spec for path, spec in plan.surgery.items() if ".h.0." in path}}
+        return (Phase(plan=Plan(size=0, surgery=first), share=0.25), Phase(plan=plan, share=0.75))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOnly(Svd):
+    """Trains one factor of each matrix and nothing else; only with statistics of the inputs."""
+
+    needs = frozenset({{"gram", "abs_mean"}})
+
+    def refine(self, teacher, plan, statistics):
+        return Plan(size=plan.size, surgery=plan.surgery, trained=("left",))
+
+    def compress(self, teacher, plan, *, seed, statistics):
+        if set(statistics) != self.needs or not statistics["gram"]:
+            raise MethodError(f"no statistics but {{set(statistics)}}")
+        return super().compress(teacher, plan, seed=seed, statistics=statistics)
 '''
 
 ENTRY_POINTS = """
@@ -98,6 +122,8 @@ ENTRY_POINTS = """
 raises = third_party:Raises
 not_a_number = third_party:NotANumber
 too_large = third_party:TooLarge
+staged = third_party:Staged
+left_only = third_party:LeftOnly
 unimportable = third_party_broken:Method
 
 [weighin.tasks]
