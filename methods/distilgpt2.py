@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from copy import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from methods.families import Architecture, architecture
-from methods.interface import Budget, Method, MethodError, Plan, Refusal, Statistics, Tap
+from methods.families import architecture
+from methods.interface import Budget, MethodError, Plan, Preset, Refusal, Statistics, Tap
+from methods.layer_dropping import LayerDropping
+from methods.planning import accept
 from methods.recipe import Losses, Recipe
 
 if TYPE_CHECKING:
@@ -18,53 +20,46 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistilGPT2(Method):
+class DistilGPT2(LayerDropping):
     """DistilGPT2: keep evenly spaced layers of the teacher and distil.  Sanh et al., 2019 (arXiv 1910.01108).
 
     Student layer i of k is the teacher's layer round(i (L - 1) / (k - 1)) of L, which is 0, 2, 4, 7, 9, 11 for 6 of 12;
     embeddings, final norm and output matrix are copied. It meets only budgets that a whole number of layers meets.
+    The published rule is the list for 6 of 12; the formula for other counts is ours.
     """
 
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "distilgpt2": Preset(
+            fields={"kept_layers": 6},
+            counts={"unique": 81_912_576},
+            source="huggingface/transformers, examples/research_projects/distillation; the count is arithmetic",
+        )
+    }
     places = frozenset({"checkpoint"})
 
+    preset: Literal["distilgpt2"] | None = None
+    """The released depth, 6 layers."""
     checkpoint: str | None = None
-    """Directory of a published student to measure instead; it is budgeted by its own size."""
+    """Directory of a published student to measure instead; its own size is what must meet the budget."""
 
     def plan(self, teacher_config: PretrainedConfig, budget: Budget | None) -> Plan | Refusal:
-        assert budget is not None, "distilgpt2 is budgeted"
-        if self.checkpoint is not None:
-            return self._plan_checkpoint(architecture(teacher_config).num_params, budget)
-        dense = architecture(teacher_config)
-        depth = len(dense.blocks)
-        target = budget.target(dense.num_params)
-        layers = min(range(1, depth + 1), key=lambda k: abs(_size(teacher_config, k) - target))
-        size = _size(teacher_config, layers)
-        if not budget.met_by(size, dense.num_params):
-            reason = f"{layers} of {depth} layers is the nearest depth"
-            return Refusal(reason=reason, nearest=size / dense.num_params)
-        kept = {"kept": kept_layers(depth, layers)}
-        return Plan(size=size, config_changes={"num_hidden_layers": layers}, details=kept)
+        if self.checkpoint is None:
+            return super().plan(teacher_config, budget)
+        size, layers = _published(self.checkpoint)
+        plan = Plan(size=size, config_changes={"num_hidden_layers": layers}, details={"checkpoint": self.checkpoint})
+        return accept(
+            budget, plan, architecture(teacher_config).num_params, f"{self.checkpoint} has {size:,} parameters"
+        )
 
-    def _plan_checkpoint(self, teacher_size: int, budget: Budget) -> Plan | Refusal:
-        size, layers = _published(str(self.checkpoint))
-        if not budget.met_by(size, teacher_size):
-            return Refusal(reason=f"{self.checkpoint} has {size:,} parameters", nearest=size / teacher_size)
-        return Plan(size=size, config_changes={"num_hidden_layers": layers}, details={"checkpoint": self.checkpoint})
+    def choice(self, depth: int, layers: int) -> dict[str, Any]:
+        return {"kept": kept_layers(depth, layers)}
 
     def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int, statistics: Statistics) -> PreTrainedModel:
-        from methods.student import from_teacher, load
+        if self.checkpoint is None:
+            return super().compress(teacher, plan, seed=seed, statistics=statistics)
+        from methods.student import load
 
-        if self.checkpoint is not None:
-            return load(Path(self.checkpoint), dtype=teacher.dtype)
-        kept: list[int] = plan.details["kept"]
-        prefix = _block_prefix(architecture(teacher.config))
-        moved = {f"{prefix}.{i}": f"{prefix}.{kept[i]}" for i in range(len(kept))}
-
-        def source(path: str) -> str:
-            block = ".".join(path.split(".")[:3])
-            return moved.get(block, block) + path[len(block) :]
-
-        return from_teacher(teacher, plan, source=source)
+        return load(Path(self.checkpoint), dtype=teacher.dtype)
 
     def fingerprint(self) -> str:
         """What the published student is, wherever it lies."""
@@ -107,17 +102,6 @@ def kept_layers(depth: int, layers: int) -> list[int]:
     if layers == 1:
         return [0]
     return [round(i * (depth - 1) / (layers - 1)) for i in range(layers)]
-
-
-def _size(config: PretrainedConfig, layers: int) -> int:
-    """Parameters with that many layers."""
-    changed = copy(config)
-    changed.num_hidden_layers = layers
-    return architecture(changed).num_params
-
-
-def _block_prefix(dense: Architecture) -> str:
-    return dense.blocks[0].rpartition(".")[0]
 
 
 def _published(checkpoint: str) -> tuple[int, int]:
