@@ -17,6 +17,9 @@ from methods.spelling import nearest
 Spec = Mapping[str, Any]
 """JSON-able description of a layer, `{"type": kind, ...}`."""
 
+_TOUCH, _MOVE, _FEW_TOKENS = 16, 64, 16
+"""The cost model: measured in float32 on a CPU, where a large product takes 0.01 ns per multiply-add."""
+
 _KINDS: dict[str, type[Factorised]] = {}
 
 
@@ -74,6 +77,31 @@ class Factorised(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"{self.out_features}, {self.in_features}, bias={self.bias is not None}"
+
+
+def product_cost(rows: int, columns: int, inner: int) -> int:
+    """Cost of a (rows x inner)(inner x columns) product of activations with a weight, in multiply-adds.
+
+    An entry read or written by a product costs `_TOUCH` multiply-adds: what makes thin products slow.
+    """
+    return rows * columns * inner + _TOUCH * rows * (columns + inner)
+
+
+def move_cost(entries: int) -> int:
+    """Cost of copying or scaling this many entries, in multiply-adds."""
+    return _MOVE * entries
+
+
+def rebuilds(tokens: int, cost_per_token: int, rebuilding: int, layer: Factorised) -> bool:
+    """Whether the dense weight, rebuilt at the cost of `rebuilding`, is cheaper for this many tokens.
+
+    Backward passes cost the same multiple of both, so that the answer is that of the forward pass. Below
+    `_FEW_TOKENS` the weight is never rebuilt: writing it takes longer than reading the factors.
+    """
+    if tokens < _FEW_TOKENS:
+        return False
+    dense = product_cost(tokens, layer.out_features, layer.in_features)
+    return rebuilding + dense < tokens * cost_per_token
 
 
 def layer_class(kind: str) -> type[Factorised]:

@@ -8,22 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from math import prod
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.layers.factorised import Factorised, Spec
+from methods.layers.factorised import Factorised, Spec, move_cost, product_cost, rebuilds
+
+_NARROW = 16
+"""Columns below which many small products are slower than a copy and one large product."""
 
 
 class TensorTrainLinear(Factorised, kind="tensor_train"):
     """W[(i1..iN),(j1..jN)] = G_1[i1,j1] ... G_N[iN,jN]; sum of r_{k-1} m_k n_k r_k parameters.  Oseledets, 2011.
 
     Modes may multiply to more than the layer has: the input is then padded with zeros and the output cut (2306.02697).
-    Applied core by core, in the order with the fewest multiply-adds, where that takes fewer of them per token than the
-    dense product, else through the dense weight, rebuilt once per forward pass (large ranks); the rebuilding is not
-    counted in `macs_per_token`.
+    Applied core by core in the order with the fewest multiply-adds, or, where that costs less for the tokens at hand,
+    through the dense weight, rebuilt for this forward pass.
 
     Specification: `{"type": "tensor_train", "out_modes": [m..], "in_modes": [n..], "ranks": [1, .., 1]}`.
     """
@@ -41,11 +43,14 @@ class TensorTrainLinear(Factorised, kind="tensor_train"):
         super().__init__(out_features, in_features, bias=bias)
         assert prod(out_modes) >= out_features, f"{list(out_modes)} are fewer than {out_features} rows"
         assert prod(in_modes) >= in_features, f"{list(in_modes)} are fewer than {in_features} columns"
-        shapes = zip(ranks[:-1], out_modes, in_modes, ranks[1:], strict=True)
-        for k, shape in enumerate(shapes):
+        for k, shape in enumerate(zip(ranks[:-1], out_modes, in_modes, ranks[1:], strict=True)):
             self.register_parameter(f"core_{k}", nn.Parameter(torch.zeros(shape)))
         self._modes = (tuple(out_modes), tuple(in_modes), tuple(ranks))
-        self._core_by_core = core_macs(*self._modes) < out_features * in_features
+        self._steps = _steps(*self._modes)
+        self._padding = prod(in_modes) - in_features
+        self._cut = prod(out_modes) > out_features
+        self._cost_per_token = sum(step.cost for step in self._steps)
+        self._rebuilding = _rebuilding(*self._modes)
 
     @property
     def cores(self) -> list[Tensor]:
@@ -62,14 +67,25 @@ class TensorTrainLinear(Factorised, kind="tensor_train"):
 
     @property
     def macs_per_token(self) -> int:
-        return core_macs(*self._modes) if self._core_by_core else self.out_features * self.in_features
+        return core_macs(*self._modes)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._core_by_core:
+        if rebuilds(x.numel() // self.in_features, self._cost_per_token, self._rebuilding, self):
             return F.linear(x, self.materialise(), self.bias)
-        padded = F.pad(x, (0, prod(self._modes[1]) - self.in_features))
-        y = _apply(padded.reshape(-1, padded.shape[-1]), self.cores)[:, : self.out_features]
-        y = y.reshape(*x.shape[:-1], self.out_features)
+        return self.core_by_core(x)
+
+    def core_by_core(self, x: Tensor) -> Tensor:
+        """y = W x + b without the dense weight."""
+        held = F.pad(x, (0, self._padding)) if self._padding else x
+        tokens = x.numel() // self.in_features
+        bias = None if self._cut else self.bias
+        for step in self._steps[:-1]:
+            held = step.apply(held, getattr(self, f"core_{step.core}"), tokens)
+        last = self._steps[-1]
+        held = last.apply(held, getattr(self, f"core_{last.core}"), tokens, bias)
+        if not self._cut:
+            return held.reshape(*x.shape[:-1], self.out_features)
+        y = held.reshape(*x.shape[:-1], -1)[..., : self.out_features]
         return y if self.bias is None else y + self.bias
 
     def materialise(self) -> Tensor:
@@ -78,6 +94,82 @@ class TensorTrainLinear(Factorised, kind="tensor_train"):
             product = torch.tensordot(weight_OIR, core, dims=1)  # O I m n R
             weight_OIR = product.transpose(1, 2).flatten(2, 3).flatten(0, 1)
         return weight_OIR[: self.out_features, : self.in_features, 0]
+
+
+class _Step(NamedTuple):
+    """One core as a matrix (rows x columns), between what a token holds before and after it.
+
+    The token is held in the order of the train, each core's input mode before it is applied and its output mode after,
+    and, between a core that is applied and a neighbour that is not, their bond.
+    """
+
+    core: int
+    axes: tuple[int, ...]
+    """Axes of the core, those of the rows first."""
+    rows: int
+    columns: int
+    before: int
+    after: int
+
+    @property
+    def macs(self) -> int:
+        return self.before * self.rows * self.columns * self.after
+
+    @property
+    def cost(self) -> int:
+        """Cost per token, in multiply-adds (`product_cost`)."""
+        copies = self.before * self.after * (self.rows + self.columns) if 1 < self.after < _NARROW else 0
+        return product_cost(self.before * self.after, self.rows, self.columns) + move_cost(copies)
+
+    def apply(self, held: Tensor, core: Tensor, tokens: int, bias: Tensor | None = None) -> Tensor:
+        """The next state of all tokens, (.., rows) or (.., rows, after); a bias belongs to the last step."""
+        matrix = core.permute(self.axes).reshape(self.rows, self.columns)
+        if self.after == 1:
+            y = F.linear(held.reshape(-1, self.columns), matrix, bias if self.before == 1 else None)
+            return y if bias is None or self.before == 1 else y.reshape(tokens, -1) + bias
+        batch = tokens * self.before
+        held_BIY = held.reshape(batch, self.columns, self.after)
+        if self.after < _NARROW:
+            y = F.linear(held_BIY.transpose(1, 2), matrix).transpose(1, 2).reshape(tokens, -1)
+            return y if bias is None else y + bias
+        matrices = matrix.expand(batch, self.rows, self.columns)
+        if bias is not None and self.before == 1:
+            return torch.baddbmm(bias.reshape(1, self.rows, self.after), matrices, held_BIY)
+        y = torch.bmm(matrices, held_BIY)
+        return y if bias is None else y.reshape(tokens, -1) + bias
+
+
+@cache
+def _steps(out_modes: tuple[int, ...], in_modes: tuple[int, ...], ranks: tuple[int, ...]) -> tuple[_Step, ...]:
+    """The cores as steps, in the best order."""
+    length, done, steps = len(out_modes), set[int](), []
+    for k in best_order(out_modes, in_modes, ranks)[1]:
+        sizes = [out_modes[j] if j in done else in_modes[j] for j in range(length)]
+        bonds = [ranks[j] if (j in done) != (j - 1 in done) else 1 for j in range(length)]
+        shape = (ranks[k], out_modes[k], in_modes[k], ranks[k + 1])
+        axes_out = [axis for axis, there in ((0, k - 1 in done), (1, False), (3, k + 1 in done)) if not there]
+        axes_in = [axis for axis in range(4) if axis not in axes_out]
+        steps.append(
+            _Step(
+                core=k,
+                axes=(*axes_out, *axes_in),
+                rows=prod(shape[axis] for axis in axes_out),
+                columns=prod(shape[axis] for axis in axes_in),
+                before=prod(sizes[:k]) * prod(bonds[1:k]),
+                after=prod(sizes[k + 1 :]) * prod(bonds[k + 2 :]),
+            )
+        )
+        done.add(k)
+    return tuple(steps)
+
+
+def _rebuilding(out_modes: Sequence[int], in_modes: Sequence[int], ranks: Sequence[int]) -> int:
+    """Cost of `materialise`, in multiply-adds."""
+    cost, rows = 0, out_modes[0] * in_modes[0]
+    for m, n, rank, after in zip(out_modes[1:], in_modes[1:], ranks[1:-1], ranks[2:], strict=True):
+        cost += product_cost(rows, m * n * after, rank) + move_cost(rows * m * n * after)
+        rows *= m * n
+    return cost
 
 
 def core_params(out_modes: Sequence[int], in_modes: Sequence[int], ranks: Sequence[int]) -> int:
@@ -121,36 +213,3 @@ def _step_macs(out_modes: Sequence[int], in_modes: Sequence[int], ranks: Sequenc
         if 0 <= neighbour < len(out_modes) and not done >> neighbour & 1:
             held *= ranks[k]
     return held * out_modes[core]
-
-
-def _apply(x_TJ: Tensor, cores: Sequence[Tensor]) -> Tensor:
-    """y (T x m_1 .. m_N), core by core.
-
-    The token is held in the order of the train, each core's input mode before it is applied and its output mode after,
-    and between two cores, while one of them is applied and the other not, their bond. Core k is then a matrix, between
-    what stands before (B, with the tokens) and what stands after it (Y).
-    """
-    length = len(cores)
-    shapes = [core.shape for core in cores]
-    ranks = [*(shape[0] for shape in shapes), 1]
-    _, order = best_order(tuple(s[1] for s in shapes), tuple(s[2] for s in shapes), tuple(ranks))
-    done = [False] * length
-    held = x_TJ
-    for k in order:
-        left = k > 0 and done[k - 1]  # a bond that is there already is summed over, else it is opened
-        right = k < length - 1 and done[k + 1]
-        before = prod(_extent(shapes, done, j) for j in range(k))
-        after = prod(_extent(shapes, done, j) for j in range(k + 1, length))
-        before *= prod(ranks[j] for j in range(1, k) if done[j] != done[j - 1])
-        after *= prod(ranks[j] for j in range(k + 2, length) if done[j] != done[j - 1])
-        axes_out = ([] if left else [0]) + [1] + ([] if right else [3])
-        axes_in = ([0] if left else []) + [2] + ([3] if right else [])
-        core_OI = cores[k].permute(*axes_out, *axes_in).reshape(prod(shapes[k][a] for a in axes_out), -1)
-        held_BIY = held.reshape(x_TJ.shape[0] * before, core_OI.shape[1], after)
-        held = F.linear(held_BIY[..., 0], core_OI) if after == 1 else torch.matmul(core_OI, held_BIY)
-        done[k] = True
-    return held.reshape(x_TJ.shape[0], -1)
-
-
-def _extent(shapes: Sequence[torch.Size], done: Sequence[bool], core: int) -> int:
-    return shapes[core][1] if done[core] else shapes[core][2]
