@@ -1,10 +1,15 @@
-"""Tiny teachers with random weights, for checking methods without data."""
+"""Tiny teachers with random weights, for checking methods without data; or a small real one from a directory."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+
+from methods.interface import MethodError
+from methods.spelling import nearest
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -61,3 +66,38 @@ def _decay(weight: torch.Tensor, scale: float) -> None:
 def tokens(batch: int = 4, length: int = 32) -> torch.Tensor:
     """Fixed random tokens (batch x length); none is the special token 0."""
     return torch.randint(1, VOCAB, (batch, length), generator=torch.Generator().manual_seed(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A model under a label, and fixed random tokens of its vocabulary."""
+
+    label: str
+    model: PreTrainedModel
+
+    def tokens(self, batch: int = 4, seed: int = 0) -> torch.Tensor:
+        """Tokens (batch x length) without the special token 0; length is at most 32."""
+        config = self.model.config
+        length = min(32, config.max_position_embeddings)
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(1, config.vocab_size, (batch, length), generator=generator)
+
+    def batches(self) -> list[torch.Tensor]:
+        """Eight batches of tokens for calibration; more tokens than any tiny matrix has columns."""
+        return [self.tokens(seed=1 + k) for k in range(8)]
+
+
+def find(where: str) -> Teacher:
+    """The tiny teacher of that label, or the model in that directory.
+
+    Raises:
+        MethodError: it is neither, or the directory holds no model of a family that is supported.
+    """
+    if where in TEACHERS:
+        return Teacher(label=where, model=teacher(where))
+    if not (Path(where) / "config.json").is_file():
+        what = "holds no config.json" if Path(where).is_dir() else "is no directory and no tiny teacher"
+        raise MethodError(f"teacher {where!r} {what}{nearest(where, TEACHERS)}")
+    from methods.student import load
+
+    return Teacher(label=Path(where).name or where, model=load(Path(where)))
