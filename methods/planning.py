@@ -38,21 +38,38 @@ def counted(dense: Architecture, plan: Plan, rule: Rule) -> int:
     return plan.size
 
 
-def accept(budget: Budget | None, plan: Plan, teacher_size: int, refusal: str) -> Plan | Refusal:
-    """`plan` when it meets the budget or there is none, else a refusal that names its size as the nearest one."""
-    if budget is None or budget.met_by(plan.size, teacher_size):
+def dense_macs(dense: Architecture) -> int:
+    """Multiply-adds per token of all products with weights, the output matrix included, embedding look-up not."""
+    return dense.vocab * dense.width + sum(each.size for each in dense.matrices)
+
+
+def accept(
+    budget: Budget | None, plan: Plan, teacher_size: int, refusal: str, *, size: int | None = None
+) -> Plan | Refusal:
+    """`plan` when it meets the budget or there is none, else a refusal that names its size as the nearest one.
+
+    Args:
+        teacher_size: in the budget's unit.
+        size: the student's in the budget's unit, where that is not parameters.
+    """
+    reached = plan.size if size is None else size
+    if budget is None or budget.met_by(reached, teacher_size):
         return plan
-    return Refusal(reason=refusal, nearest=plan.size / teacher_size)
+    return Refusal(reason=refusal, nearest=reached / teacher_size)
 
 
-def uniform_ranks(matrices: Sequence[Matrix], entries: int, size: Callable[[Matrix, int], int]) -> list[int | None]:
+def uniform_ranks(
+    matrices: Sequence[Matrix], entries: int, size: Callable[[Matrix, int], int], *, most: float = 1.0
+) -> list[int | None]:
     """One rank per matrix such that each keeps the same fraction of its entries and all together at most `entries`.
 
     The common fraction is found by bisection; what rounding leaves is spent by raising ranks by one, in order. None
-    keeps the matrix dense: all of them when `entries` covers them, one whose next rank would save nothing.
+    keeps a matrix dense: all of them when `entries` covers them; else, with every other matrix at `most`, those that
+    what is left pays for, from the last to the first.
 
     Args:
         size: parameters of a factorisation of the matrix at a rank of at least 1; increasing in the rank.
+        most: no factorisation of a rank above 1 keeps more than this fraction of its matrix.
     """
     if entries >= sum(each.size for each in matrices):
         return [None] * len(matrices)
@@ -65,11 +82,11 @@ def uniform_ranks(matrices: Sequence[Matrix], entries: int, size: Callable[[Matr
     def spent(ranks: Sequence[int]) -> int:
         return sum(size(each, rank) for each, rank in zip(matrices, ranks, strict=True))
 
-    low, high = 0.0, 1.0
+    low, high = 0.0, most
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if spent(at(middle)) <= entries else (low, middle)
-    return _spend_rest(matrices, at(low), entries, size)
+    return _spend_rest(matrices, at(low), entries - spent(at(low)), size, most)
 
 
 def _largest_rank(matrix: Matrix, keep: float, size: Callable[[Matrix, int], int]) -> int:
@@ -82,14 +99,22 @@ def _largest_rank(matrix: Matrix, keep: float, size: Callable[[Matrix, int], int
 
 
 def _spend_rest(
-    matrices: Sequence[Matrix], ranks: Sequence[int], entries: int, size: Callable[[Matrix, int], int]
+    matrices: Sequence[Matrix], ranks: Sequence[int], left: int, size: Callable[[Matrix, int], int], most: float
 ) -> list[int | None]:
-    """Raise ranks by one, in order, as far as `entries` go; a rank that saves nothing gives way to the dense matrix."""
-    left = entries - sum(size(each, rank) for each, rank in zip(matrices, ranks, strict=True))
+    """Raise ranks by one, in order, as far as `left` goes; then make those dense that can be raised no further."""
     raised: list[int | None] = list(ranks)
+    full: list[int] = []
     for i, each in enumerate(matrices):
-        cost = min(size(each, ranks[i] + 1), each.size) - size(each, ranks[i])
+        following = size(each, ranks[i] + 1)
+        cost = following - size(each, ranks[i])
+        if following >= each.size or following > most * each.size:
+            full.append(i)
+        elif cost <= left:
+            raised[i] = ranks[i] + 1
+            left -= cost
+    for i in reversed(full):
+        cost = matrices[i].size - size(matrices[i], ranks[i])
         if cost <= left:
-            raised[i] = ranks[i] + 1 if size(each, ranks[i] + 1) < each.size else None
+            raised[i] = None
             left -= cost
     return raised

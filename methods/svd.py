@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from methods.interface import Statistics
 from methods.low_rank import LowRank
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class Svd(LowRank):
     The singular values are split evenly, L = U sqrt(S) and R = sqrt(S) V^T.
     """
 
-    def factors(self, path: str, weight: Tensor, rank: int, statistics: Statistics) -> tuple[Tensor, Tensor]:
+    def factors(self, weight: Tensor, rank: int, measured: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         from methods.truncated_svd import truncated_svd
 
         return truncated_svd(weight, rank)
