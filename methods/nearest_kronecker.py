@@ -17,6 +17,10 @@ def nearest_kronecker(weight: Tensor, m1: int, n1: int, terms: int = 1) -> tuple
     m2, n2 = weight.shape[0] // m1, weight.shape[1] // n1
     assert (m1 * m2, n1 * n2) == tuple(weight.shape), f"{m1} x {n1} does not divide {tuple(weight.shape)}"
     assert 1 <= terms <= min(m1 * n1, m2 * n2), f"{terms} terms of {m1} x {n1} in {tuple(weight.shape)}"
-    r_AB = weight.reshape(m1, m2, n1, n2).permute(0, 2, 1, 3).reshape(m1 * n1, m2 * n2)
-    left_AK, right_KB = truncated_svd(r_AB, terms)
+    folded = weight.reshape(m1, m2, n1, n2)
+    if m1 * n1 < m2 * n2:
+        left_AK, right_KB = truncated_svd(folded.permute(0, 2, 1, 3).reshape(m1 * n1, m2 * n2), terms)
+    else:  # the transpose, which is the quicker one to copy
+        right_BK, left_KA = truncated_svd(folded.permute(1, 3, 0, 2).reshape(m2 * n2, m1 * n1), terms)
+        left_AK, right_KB = left_KA.T, right_BK.T
     return left_AK.T.reshape(terms, m1, n1).contiguous(), right_KB.reshape(terms, m2, n2).contiguous()

@@ -1,8 +1,12 @@
-"""The best approximation of a matrix by one of lower rank, several times faster than a full decomposition."""
+"""The best approximation of a matrix by one of lower rank, several times faster than a full decomposition.
+
+Shapes: M x N a matrix, S x L the same or its transpose with S <= L, R the rank.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +14,16 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
+Array = NDArray[np.floating[Any]]
+
 _BLOCK = 1 << 19
-"""Entries that are held in float64 at a time."""
-_SINGLE_SIDE = 256
-"""Above this length of the short side the directions are first sought in float32."""
+"""Entries converted and multiplied at a time, so that they stay in the processor's cache."""
+_SINGLE = 1 << 16
+"""A float32 matrix with as many entries is tried in float32 first."""
 _TRUST = 1e4
 """Directions found at precision eps are kept when the mean dropped eigenvalue of the Gram matrix is above
-_TRUST * eps of the largest. Perturbing the Gram matrix by E mixes directions i and j by E_ij / gap_ij, which adds
-E_ij^2 / gap_ij to the squared error: second order, a relative 1e-7 of the error at this limit."""
+_TRUST * eps of the largest. An error E of the Gram matrix mixes directions i and j by E_ij / gap_ij, which adds
+E_ij^2 / gap_ij to the squared error: second order, about 1e-7 of the error at this limit."""
 
 
 def truncated_svd(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -25,81 +31,80 @@ def truncated_svd(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     W = U S V^T; L = U_r sqrt(S_r), R = sqrt(S_r) V_r^T. Same input, same bits.
     """
-    left_MR, values_R, right_RN = leading_triples(weight, rank)
-    root = values_R.sqrt()
-    return left_MR.mul_(root), right_RN.mul_(root[:, None])
+    wide = weight.shape[0] <= weight.shape[1]
+    matrix_SL = weight if wide else weight.T
+    basis_SR, values_R = leading_directions(matrix_SL, rank)
+    # Only how the product is shared between the factors depends on the root, so that a floor costs no accuracy.
+    floor = max(1e-8 * values_R[0], np.finfo(np.float64).tiny)
+    root_R = np.sqrt(np.maximum(values_R, floor))
+    short_SR = torch.from_numpy(basis_SR * root_R)
+    long_RL = projected(basis_SR / root_R.astype(basis_SR.dtype), matrix_SL)
+    return (short_SR, long_RL) if wide else (long_RL.T, short_SR.T)
 
 
-def leading_triples(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U_r (m x r), S_r (r), V_r^T (r x n) in float64, descending, the largest entry of the short side's vectors positive.
+def leading_directions(matrix_SL: Tensor, rank: int) -> tuple[Array, Array]:
+    """The left singular vectors (S x R) and values (R, float64) of the largest values, descending, S <= L.
 
-    The short side's vectors B are eigenvectors of the Gram matrix W W^T (W wide): from ARPACK where few are wanted,
-    else from a dense eigendecomposition; the long side's are the rows of B^T W in float64, scaled to length 1 (or 0
-    where the singular value is 0), so that a full rank is exact. They are sought at the lowest precision that is good
-    enough, see `_TRUST`; a matrix that is of the rank asked for up to rounding is left to a full SVD.
+    They are eigenvectors of the Gram matrix: by ARPACK where few are wanted, else by a dense decomposition; in float32
+    where that is precise enough by `_TRUST`, else in float64, and by a full SVD where nothing is left to drop. The
+    vectors' type says which precision it was; the largest entry of each is positive.
     """
-    side, length = sorted(weight.shape)
-    assert 1 <= rank <= side, f"rank {rank} of a matrix {tuple(weight.shape)}"
-    wide_SL = weight.detach() if weight.shape[0] == side else weight.detach().T
-    precisions = [torch.float32, torch.float64] if side > _SINGLE_SIDE and rank < side else [torch.float64]
-    few = side * (1 + 4 * side / length) > 220 + 20 * rank  # measured: where ARPACK overtakes the Gram matrix
-    gram = None if few else _gram(wide_SL)
-    energy = sum(float(block.square().sum()) for block in _blocks(wide_SL))
-    for dtype in precisions if energy else []:
-        basis_SR = _iterated(wide_SL, rank, dtype) if gram is None else _dense(gram, rank, dtype)
-        projected_RL = torch.cat([basis_SR.T @ block for block in _blocks(wide_SL)], dim=1)
-        values_R = torch.linalg.vector_norm(projected_RL, dim=1)
-        dropped = energy - float(values_R.square().sum())
-        limit = _TRUST * torch.finfo(dtype).eps * float(values_R[0]) ** 2
+    side, length = matrix_SL.shape
+    assert 1 <= rank <= side <= length, f"rank {rank} of {side} x {length}"
+    matrix_SL = matrix_SL.detach()
+    few = side * (1 + 4 * side / length) > 220 + 20 * rank  # measured: here ARPACK overtakes the Gram matrix
+    single = matrix_SL.dtype != torch.float64 and matrix_SL.numel() >= _SINGLE and rank < side
+    for dtype in (torch.float32, torch.float64) if single else (torch.float64,):
+        energy, vectors, squares = (_iterated if few else _dense)(matrix_SL, rank, dtype)
+        dropped, limit = energy - squares.sum(), _TRUST * torch.finfo(dtype).eps * squares[0]
         if rank == side or dropped > limit * (side - rank):
-            projected_RL /= values_R.clamp_min(torch.finfo(torch.float64).tiny)[:, None]
-            break
-    else:
-        basis, values, rows = torch.linalg.svd(wide_SL.double(), full_matrices=False)
-        sign = largest_sign(basis[:, :rank])
-        basis_SR, values_R, projected_RL = basis[:, :rank] * sign, values[:rank], rows[:rank] * sign[:, None]
-    if wide_SL.shape == weight.shape:
-        return basis_SR, values_R, projected_RL
-    return projected_RL.T, values_R, basis_SR.T
+            return vectors * _largest_sign(vectors), np.sqrt(np.maximum(squares, 0.0))
+    triangle_SS = torch.linalg.qr(matrix_SL.T.double(), mode="r").R.T
+    basis_SS, values_S, _ = torch.linalg.svd(triangle_SS)
+    vectors = basis_SS[:, :rank].numpy()
+    return vectors * _largest_sign(vectors), values_S[:rank].numpy()
 
 
-def largest_sign(columns: Tensor) -> Tensor:
-    """The sign of each column's entry of largest magnitude: fixes what an eigenvector leaves open."""
-    at = columns.abs().argmax(dim=0, keepdim=True)
-    return torch.where(columns.gather(0, at)[0] < 0, -1.0, 1.0).to(columns.dtype)
+def projected(basis_SR: Array, matrix_SL: Tensor) -> Tensor:
+    """basis^T matrix (R x L) in float64, multiplied in the precision of the basis."""
+    out_RL = np.empty((basis_SR.shape[1], matrix_SL.shape[1]))  # by numpy, which asks for huge pages
+    end = 0
+    for block in _blocks(matrix_SL.detach(), torch.float32 if basis_SR.dtype == np.float32 else torch.float64):
+        start, end = end, end + block.shape[1]
+        out_RL[:, start:end] = basis_SR.T @ block
+    return torch.from_numpy(out_RL)
 
 
-def _blocks(wide_SL: Tensor) -> Iterator[Tensor]:
-    """The columns, a few at a time, in float64."""
-    for block in wide_SL.split(max(1, _BLOCK // wide_SL.shape[0]), dim=1):
-        yield block.double()
+def _blocks(matrix_SL: Tensor, dtype: torch.dtype) -> Iterator[Array]:
+    """The columns, a few at a time."""
+    for block in torch.split(matrix_SL, max(1, _BLOCK // matrix_SL.shape[0]), dim=1):
+        yield block.to(dtype).numpy()
 
 
-def _gram(wide_SL: Tensor) -> Tensor:
-    """W W^T in float64; numpy computes one triangle where torch computes both."""
-    total_SS = np.zeros((wide_SL.shape[0],) * 2)
-    for block in _blocks(wide_SL):
-        total_SS += block.numpy() @ block.numpy().T
-    return torch.from_numpy(total_SS)
+def _dense(matrix_SL: Tensor, rank: int, dtype: torch.dtype) -> tuple[float, Array, Array]:
+    """The Gram matrix' trace, its leading eigenvectors (S x R) and eigenvalues, descending."""
+    gram_SS = np.zeros((matrix_SL.shape[0],) * 2)
+    for block in _blocks(matrix_SL, dtype):
+        gram_SS += block @ block.T  # of numpy, which computes one triangle where torch computes both
+    squares_S, vectors_SS = torch.linalg.eigh(torch.from_numpy(gram_SS).to(dtype))
+    squares_R, vectors_SR = squares_S[-rank:].flip(0).double(), vectors_SS[:, -rank:].flip(1)
+    return float(gram_SS.trace()), vectors_SR.numpy(), squares_R.numpy()
 
 
-def _dense(gram_SS: Tensor, rank: int, dtype: torch.dtype) -> Tensor:
-    """The leading eigenvectors, descending, from all of them."""
-    return _orthonormal(torch.linalg.eigh(gram_SS.to(dtype)).eigenvectors[:, -rank:].flip(1))
-
-
-def _iterated(wide_SL: Tensor, rank: int, dtype: torch.dtype) -> Tensor:
-    """The same without the Gram matrix, by ARPACK's restarted Lanczos iteration from a fixed start."""
-    matrix: NDArray[np.floating] = wide_SL.to(dtype).numpy()
+def _iterated(matrix_SL: Tensor, rank: int, dtype: torch.dtype) -> tuple[float, Array, Array]:
+    """The same by ARPACK's restarted Lanczos iteration from a fixed start, without forming the Gram matrix."""
+    energy = sum(float(np.einsum("sl,sl->", block, block)) for block in _blocks(matrix_SL, dtype))
+    matrix: Array = matrix_SL.to(dtype).numpy()
     side = matrix.shape[0]
+    if energy == 0:
+        return energy, np.eye(side, rank), np.zeros(rank)
     operator = LinearOperator((side, side), matvec=lambda x: matrix @ (matrix.T @ x), dtype=matrix.dtype)
     start = np.random.default_rng(0).standard_normal(side).astype(matrix.dtype)
-    vectors = eigsh(operator, rank, v0=start, tol=10 * np.finfo(matrix.dtype).eps)[1]
-    return _orthonormal(torch.from_numpy(vectors[:, ::-1].copy()))
+    squares_R, vectors_SR = eigsh(operator, rank, v0=start, tol=10 * torch.finfo(dtype).eps)
+    return energy, vectors_SR[:, ::-1], squares_R[::-1].astype(np.float64)
 
 
-def _orthonormal(basis_SR: Tensor) -> Tensor:
-    """Vectors that are orthonormal to single precision, so to double (one Newton-Schulz step), and of fixed sign."""
-    basis_SR = basis_SR.double()
-    basis_SR = 1.5 * basis_SR - 0.5 * basis_SR @ (basis_SR.T @ basis_SR)
-    return basis_SR * largest_sign(basis_SR)
+def _largest_sign(vectors_SR: Array) -> Array:
+    """The sign of each vector's entry of largest magnitude: fixes what an eigenvector leaves open."""
+    entries_R = np.take_along_axis(vectors_SR, np.abs(vectors_SR).argmax(axis=0)[None], axis=0)[0]
+    return np.where(entries_R < 0, -1, 1).astype(vectors_SR.dtype)

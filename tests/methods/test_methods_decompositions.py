@@ -14,45 +14,122 @@ def matrix(rows, columns, seed=0):
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
+def decaying(rows, columns, spectrum, seed=0):
+    """A float32 matrix of these singular values."""
+    left, right = (torch.linalg.qr(matrix(n, len(spectrum), seed + n).double())[0] for n in (rows, columns))
+    return ((left * torch.as_tensor(spectrum)) @ right.T).float()
+
+
 def distance(a, b):
     return np.linalg.norm(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))
+
+
+def optimum(weight, rank):
+    """The smallest distance of a matrix of this rank."""
+    array = np.asarray(weight, dtype=np.float64)
+    triangle = np.linalg.qr(array if array.shape[0] > array.shape[1] else array.T, mode="r")
+    return np.sqrt((np.linalg.svd(triangle, compute_uv=False)[rank:] ** 2).sum())
+
+
+def rearranged(weight, m1, n1):
+    """One row per block of the matrix, written out block by block."""
+    m2, n2 = weight.shape[0] // m1, weight.shape[1] // n1
+    blocks = [weight[i * m2 : (i + 1) * m2, j * n2 : (j + 1) * n2].reshape(-1) for i in range(m1) for j in range(n1)]
+    return torch.stack(blocks)
+
+
+def summed(left, right):
+    return sum(np.kron(a, b) for a, b in zip(left, right, strict=True))
 
 
 @pytest.mark.parametrize(("rows", "columns", "rank"), [(20, 30, 7), (30, 20, 7), (16, 16, 1), (16, 16, 16)])
 def test_truncated_svd_is_optimal_and_balanced(rows, columns, rank):
     weight = matrix(rows, columns)
     left, right = truncated_svd(weight, rank)
-    singular = np.linalg.svd(weight.double().numpy(), compute_uv=False)
-    optimum = np.sqrt((singular[rank:] ** 2).sum())
-    assert distance(left @ right, weight) == pytest.approx(optimum, rel=1e-7, abs=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(left, axis=0), np.sqrt(singular[:rank]), rtol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(right, axis=1), np.sqrt(singular[:rank]), rtol=1e-6)
+    assert left.dtype == right.dtype == torch.float64
+    assert distance(left @ right, weight) == pytest.approx(optimum(weight, rank), rel=1e-9, abs=1e-10)
+    root = np.sqrt(np.linalg.svd(weight.double().numpy(), compute_uv=False)[:rank])
+    np.testing.assert_allclose(np.linalg.norm(left, axis=0), root, rtol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(right, axis=1), root, rtol=1e-9)
 
 
-@pytest.mark.parametrize("shape", [(24, 8), (12, 16), (3, 2), (24, 1), (1, 16), (8, 8)])
-def test_nearest_kronecker_is_optimal(shape):
-    weight = matrix(24, 16).double()
-    m1, n1 = shape
-    a, b = nearest_kronecker(weight, m1, n1)
-    blocks = [weight[i * (24 // m1) : (i + 1) * (24 // m1), j * (16 // n1) : (j + 1) * (16 // n1)].reshape(-1)
-              for i in range(m1) for j in range(n1)]  # fmt: skip
-    singular = np.linalg.svd(torch.stack(blocks).numpy(), compute_uv=False)
-    assert distance(np.kron(a, b), weight) == pytest.approx(np.sqrt((singular[1:] ** 2).sum()), rel=1e-9)
+@pytest.mark.parametrize("rank", [1, 5, 60, 200])
+@pytest.mark.parametrize(
+    "spectrum",
+    [1 / (1 + np.arange(288) / 32), 1e3 ** -(np.arange(288) / 288), np.r_[1e4, np.ones(287)], np.ones(288)],
+    ids=["slow", "fast", "spike", "flat"],
+)
+def test_truncated_svd_of_larger_matrices_is_optimal_to_2e_6(spectrum, rank):
+    weight = decaying(320, 288, spectrum)
+    left, right = truncated_svd(weight, rank)
+    assert distance(left @ right, weight) <= optimum(weight, rank) * (1 + 2e-6)
 
 
-def test_nearest_kronecker_large_and_balanced_uses_the_iterative_solver():
-    a, b = matrix(12, 12, 1).double(), matrix(9, 8, 2).double()
-    weight = torch.kron(a, b) + 1e-3 * matrix(108, 96, 3)
-    first, second = nearest_kronecker(weight, 12, 12), nearest_kronecker(weight, 12, 12)
-    assert distance(np.kron(*first), torch.kron(a, b)) < 1e-2 * torch.linalg.vector_norm(weight)
-    assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
+@pytest.mark.parametrize("tail", [0.0, 1e-9, 1e-6])
+@pytest.mark.parametrize("rank", [4, 6, 60])
+def test_truncated_svd_where_next_to_nothing_is_dropped(tail, rank):
+    spectrum = np.r_[np.full(6, 1.0), np.full(282, tail)]
+    weight = decaying(320, 288, spectrum).double()
+    left, right = truncated_svd(weight, rank)
+    assert distance(left @ right, weight) <= optimum(weight, rank) * (1 + 2e-6) + 1e-12
+    assert left.isfinite().all()
+    assert right.isfinite().all()
 
 
-def test_a_zero_matrix_has_zero_factors():
-    a, b = nearest_kronecker(torch.zeros(4, 6), 2, 3)
-    assert distance(np.kron(a, b), np.zeros((4, 6))) == 0
-    left, right = truncated_svd(torch.zeros(4, 6), 2)
-    assert distance(left @ right, np.zeros((4, 6))) == 0
+@pytest.mark.parametrize("shape", [(320, 288), (288, 288), (12, 40)])
+def test_truncated_svd_is_exact_at_full_rank(shape):
+    weight = decaying(*shape, 1e6 ** -(np.arange(min(shape)) / min(shape)))
+    left, right = truncated_svd(weight, min(shape))
+    assert distance(left @ right, weight) < 1e-10
+
+
+@pytest.mark.parametrize("terms", [1, 3])
+@pytest.mark.parametrize("shape", [(24, 8), (12, 16), (3, 4), (6, 4), (8, 8)])
+def test_nearest_kronecker_is_optimal(shape, terms):
+    weight = matrix(24, 16)
+    left, right = nearest_kronecker(weight, *shape, min(terms, 384 // (shape[0] * shape[1])))
+    assert distance(summed(left, right), weight) == pytest.approx(optimum(rearranged(weight, *shape), len(left)))
+    np.testing.assert_allclose(np.linalg.norm(left, axis=(1, 2)), np.linalg.norm(right, axis=(1, 2)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(24, 16), (1, 1), (24, 1), (1, 16), (3, 2), (12, 8)])
+def test_nearest_kronecker_of_all_terms_is_exact(shape):
+    weight = matrix(24, 16)
+    count = shape[0] * shape[1]
+    left, right = nearest_kronecker(weight, *shape, min(count, 384 // count))
+    assert tuple(left.shape[1:]) == shape
+    assert distance(summed(left, right), weight) < 1e-10
+
+
+@pytest.mark.parametrize("shape", [(288, 384), (144, 768), (18, 24), (32, 16), (1, 2)])
+@pytest.mark.parametrize("terms", [1, 2])
+def test_nearest_kronecker_of_larger_matrices_is_optimal_to_2e_6(shape, terms):
+    weight = decaying(288, 768, 1 / (1 + np.arange(288) / 32))
+    left, right = nearest_kronecker(weight, *shape, terms)
+    wanted = optimum(rearranged(weight, *shape), terms)
+    assert distance(summed(left, right), weight) <= wanted * (1 + 2e-6) + 1e-12
+    again = nearest_kronecker(weight.clone(), *shape, terms)
+    assert torch.equal(left, again[0])
+    assert torch.equal(right, again[1])
+
+
+def test_nearest_kronecker_finds_a_large_exact_product():
+    a, b = matrix(24, 20, 1).double(), matrix(16, 18, 2).double()
+    left, right = nearest_kronecker(torch.kron(a, b).float(), 24, 20)
+    assert distance(summed(left, right), torch.kron(a, b).float()) < 1e-6 * torch.linalg.vector_norm(a).item() * 16
+    left, right = nearest_kronecker(torch.kron(a, b), 24, 20, 2)
+    assert distance(summed(left, right), torch.kron(a, b)) < 1e-10
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (300, 400)])
+def test_a_zero_matrix_has_zero_factors(shape):
+    weight = torch.zeros(shape)
+    left, right = nearest_kronecker(weight, 2, 2)
+    assert distance(summed(left, right), weight) == 0
+    left, right = nearest_kronecker(weight, shape[0] // 2, shape[1] // 2)
+    assert distance(summed(left, right), weight) == 0
+    left, right = truncated_svd(weight, 2)
+    assert distance(left @ right, weight) == 0
 
 
 @pytest.mark.parametrize(("out_modes", "in_modes"), [((4, 5), (3, 6)), ((2, 3, 4), (3, 2, 2))])
@@ -67,9 +144,8 @@ def test_tt_svd_is_exact_at_full_ranks(out_modes, in_modes):
 def test_tt_svd_of_two_cores_is_optimal():
     weight = matrix(20, 18).double()
     cores = tt_svd(weight, (4, 5), (3, 6), (1, 5, 1))
-    rearranged = weight.reshape(4, 5, 3, 6).permute(0, 2, 1, 3).reshape(12, 30).numpy()
-    singular = np.linalg.svd(rearranged, compute_uv=False)
-    assert distance(contracted(cores), weight) == pytest.approx(np.sqrt((singular[5:] ** 2).sum()), rel=1e-9)
+    wanted = optimum(weight.reshape(4, 5, 3, 6).permute(0, 2, 1, 3).reshape(12, 30), 5)
+    assert distance(contracted(cores), weight) == pytest.approx(wanted, rel=1e-9)
 
 
 def contracted(cores):
