@@ -106,7 +106,8 @@ class Kronecker(Method):
             head=self.head,
             embedding=self.embedding,
         )
-        brought = self.presets[self.preset].fields if self.preset is not None else {}
+        preset = self.presets.get(self.preset or "")
+        brought = preset.fields if preset else {}
         shapes, scales = self.shapes or brought.get("shapes"), self.scales or brought.get("scales")
         if self.normalise and not scales:
             raise MethodError("normalise: sets the start of the scales; nearest: scales: true")
