@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
-from math import ceil, log, prod
+from math import ceil, isqrt, log, prod
 from typing import NamedTuple
 
 from methods.layers.tensor_train import core_macs, core_params
@@ -51,15 +51,15 @@ def fast_modes(out_features: int, in_features: int, cores: int, entries: int) ->
     say. Left of the middle are (cores - 1) // 2 cores; two cores split the input alone.
 
     Among these, the most balanced: modes are the most even factors of each dimension, smallest outside and the largest
-    in the middle, so that 768 x 3072 in three gives (24, 32, 1) and (1, 64, 48). Two cores split the input in the
-    largest of three even factors and the rest, for ranks in finer steps: (768, 1) and (12, 64). A dimension without even factors is padded to the next number that has
-    them. Ranks are those that spend the most entries while both sides keep about the same fraction of their modes,
-    r_left / A = r_right / D.
+    in the middle, so that 768 x 3072 in three gives (24, 32, 1) and (1, 64, 48). Two cores take a larger outer mode,
+    for ranks in finer steps: twice the root of the input or 64, or the next factor. A dimension without even factors is
+    padded to the next number that has them. Ranks are those that spend the most entries while both sides keep about the
+    same fraction of their modes, r_left / A = r_right / D.
     """
     left, right = (cores - 1) // 2, cores - 1 - (cores - 1) // 2
-    rows, columns = even_modes(out_features, left + 1), even_modes(in_features, max(right + 1, 3 - left))
-    if len(columns) > right + 1:
-        columns = (columns[0] * columns[1], columns[2])
+    rows, columns = even_modes(out_features, left + 1), even_modes(in_features, right + 1)
+    if not left:
+        columns = _finer(prod(columns))
     out_modes, in_modes = (*rows, *(1,) * right), (*(1,) * left, *reversed(columns))
     outputs, inputs = prod(rows[:-1]), prod(columns[:-1])
 
@@ -88,6 +88,12 @@ def _bonds(rank: int, modes: Sequence[int]) -> list[int]:
     kept = rank / prod(modes)
     outer = [ceil(prod(modes[:k]) * kept ** (k / len(modes))) for k in range(1, len(modes))]
     return [*outer, rank] if modes else []
+
+
+def _finer(number: int) -> tuple[int, int]:
+    least = min(64, 2 * isqrt(number), number)
+    outer = next(factor for factor in range(least, number + 1) if number % factor == 0)
+    return outer, number // outer
 
 
 @cache

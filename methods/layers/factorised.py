@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -92,16 +92,39 @@ def move_cost(entries: int) -> int:
     return _MOVE * entries
 
 
-def rebuilds(tokens: int, cost_per_token: int, rebuilding: int, layer: Factorised) -> bool:
-    """Whether the dense weight, rebuilt at the cost of `rebuilding`, is cheaper for this many tokens.
+class Costed(Protocol):
+    """A way to apply a layer: `rebuilding` once per forward pass and `per_token`, in multiply-adds."""
 
-    Backward passes cost the same multiple of both, so that the answer is that of the forward pass. Below
-    `_FEW_TOKENS` the weight is never rebuilt: writing it takes longer than reading the factors.
+    @property
+    def rebuilding(self) -> int: ...
+    @property
+    def per_token(self) -> int: ...
+
+
+AnyWay = TypeVar("AnyWay", bound=Costed)
+
+
+def frontier(ways: Sequence[AnyWay]) -> tuple[AnyWay, ...]:
+    """The ways that no other one beats both in rebuilding and per token; that with the least rebuilding first."""
+    kept: list[AnyWay] = []
+    for way in sorted(ways, key=lambda way: (way.rebuilding, way.per_token)):
+        if not kept or way.per_token < kept[-1].per_token:
+            kept.append(way)
+    return tuple(kept)
+
+
+def cheapest(ways: Sequence[AnyWay], tokens: int) -> AnyWay:
+    """The way of least cost for this many tokens, of a `frontier`.
+
+    Backward passes cost the same multiple of all, so that the answer is that of the forward pass. Below `_FEW_TOKENS`
+    nothing is rebuilt: writing a weight takes longer than reading its factors.
     """
-    if tokens < _FEW_TOKENS:
-        return False
-    dense = product_cost(tokens, layer.out_features, layer.in_features)
-    return rebuilding + dense < tokens * cost_per_token
+    best = ways[0]
+    if tokens >= _FEW_TOKENS:
+        for way in ways[1:]:
+            if way.rebuilding + tokens * way.per_token < best.rebuilding + tokens * best.per_token:
+                best = way
+    return best
 
 
 def layer_class(kind: str) -> type[Factorised]:

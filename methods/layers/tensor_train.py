@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import combinations, pairwise
 from math import prod
 from typing import NamedTuple, Self
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.layers.factorised import Factorised, Spec, move_cost, product_cost, rebuilds
+from methods.layers.factorised import Factorised, Spec, cheapest, frontier, move_cost, product_cost
 
 _NARROW = 16
 """Columns below which many small products are slower than a copy and one large product."""
@@ -25,7 +26,7 @@ class TensorTrainLinear(Factorised, kind="tensor_train"):
 
     Modes may multiply to more than the layer has: the input is then padded with zeros and the output cut (2306.02697).
     Applied core by core in the order with the fewest multiply-adds, or, where that costs less for the tokens at hand,
-    through the dense weight, rebuilt for this forward pass.
+    after neighbouring cores are merged for this forward pass, all of them to the dense weight or some.
 
     Specification: `{"type": "tensor_train", "out_modes": [m..], "in_modes": [n..], "ranks": [1, .., 1]}`.
     """
@@ -46,11 +47,9 @@ class TensorTrainLinear(Factorised, kind="tensor_train"):
         for k, shape in enumerate(zip(ranks[:-1], out_modes, in_modes, ranks[1:], strict=True)):
             self.register_parameter(f"core_{k}", nn.Parameter(torch.zeros(shape)))
         self._modes = (tuple(out_modes), tuple(in_modes), tuple(ranks))
-        self._steps = _steps(*self._modes)
+        self._ways = _ways(*self._modes)
         self._padding = prod(in_modes) - in_features
         self._cut = prod(out_modes) > out_features
-        self._cost_per_token = sum(step.cost for step in self._steps)
-        self._rebuilding = _rebuilding(*self._modes)
 
     @property
     def cores(self) -> list[Tensor]:
@@ -70,30 +69,36 @@ class TensorTrainLinear(Factorised, kind="tensor_train"):
         return core_macs(*self._modes)
 
     def forward(self, x: Tensor) -> Tensor:
-        if rebuilds(x.numel() // self.in_features, self._cost_per_token, self._rebuilding, self):
-            return F.linear(x, self.materialise(), self.bias)
-        return self.core_by_core(x)
+        return self.apply_way(cheapest(self._ways, x.numel() // self.in_features), x)
 
-    def core_by_core(self, x: Tensor) -> Tensor:
-        """y = W x + b without the dense weight."""
-        held = F.pad(x, (0, self._padding)) if self._padding else x
+    def apply_way(self, way: Way, x: Tensor) -> Tensor:
+        """y = W x + b in one of the ways to do it."""
+        cores: Sequence[Tensor] = self.cores
+        if way.rebuilding:
+            cores = [_merged(cores[start:end]) for start, end in pairwise(way.bounds)]
         tokens = x.numel() // self.in_features
         bias = None if self._cut else self.bias
-        for step in self._steps[:-1]:
-            held = step.apply(held, getattr(self, f"core_{step.core}"), tokens)
-        last = self._steps[-1]
-        held = last.apply(held, getattr(self, f"core_{last.core}"), tokens, bias)
+        held = F.pad(x, (0, self._padding)) if self._padding else x
+        for step in way.steps[:-1]:
+            held = step.apply(held, cores[step.core], tokens)
+        last = way.steps[-1]
+        y = last.apply(held, cores[last.core], tokens, bias).reshape(*x.shape[:-1], -1)
         if not self._cut:
-            return held.reshape(*x.shape[:-1], self.out_features)
-        y = held.reshape(*x.shape[:-1], -1)[..., : self.out_features]
+            return y
+        y = y[..., : self.out_features]
         return y if self.bias is None else y + self.bias
 
     def materialise(self) -> Tensor:
-        weight_OIR = self.cores[0][0]
-        for core in self.cores[1:]:
-            product = torch.tensordot(weight_OIR, core, dims=1)  # O I m n R
-            weight_OIR = product.transpose(1, 2).flatten(2, 3).flatten(0, 1)
-        return weight_OIR[: self.out_features, : self.in_features, 0]
+        return _merged(self.cores)[0, : self.out_features, : self.in_features, 0]
+
+
+def _merged(cores: Sequence[Tensor]) -> Tensor:
+    """Neighbouring cores as one, (r x product of the m x product of the n x r')."""
+    merged = cores[0]
+    for core in cores[1:]:
+        product = torch.tensordot(merged, core, dims=1)  # r M N m n r'
+        merged = product.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return merged
 
 
 class _Step(NamedTuple):
@@ -106,24 +111,25 @@ class _Step(NamedTuple):
     core: int
     axes: tuple[int, ...]
     """Axes of the core, those of the rows first."""
+    in_order: bool
+    """Whether the core is that matrix as it lies in memory."""
     rows: int
     columns: int
     before: int
     after: int
 
     @property
-    def macs(self) -> int:
-        return self.before * self.rows * self.columns * self.after
-
-    @property
     def cost(self) -> int:
         """Cost per token, in multiply-adds (`product_cost`)."""
-        copies = self.before * self.after * (self.rows + self.columns) if 1 < self.after < _NARROW else 0
-        return product_cost(self.before * self.after, self.rows, self.columns) + move_cost(copies)
+        one = product_cost(self.before * self.after, self.rows, self.columns)
+        if self.after == 1:
+            return one
+        entries = self.before * self.after * (self.rows + self.columns)
+        return one + (move_cost(entries) if self.after < _NARROW else product_cost(0, 0, entries))
 
     def apply(self, held: Tensor, core: Tensor, tokens: int, bias: Tensor | None = None) -> Tensor:
         """The next state of all tokens, (.., rows) or (.., rows, after); a bias belongs to the last step."""
-        matrix = core.permute(self.axes).reshape(self.rows, self.columns)
+        matrix = core.view(self.rows, self.columns) if self.in_order else self._permuted(core)
         if self.after == 1:
             y = F.linear(held.reshape(-1, self.columns), matrix, bias if self.before == 1 else None)
             return y if bias is None or self.before == 1 else y.reshape(tokens, -1) + bias
@@ -134,9 +140,39 @@ class _Step(NamedTuple):
             return y if bias is None else y + bias
         matrices = matrix.expand(batch, self.rows, self.columns)
         if bias is not None and self.before == 1:
-            return torch.baddbmm(bias.reshape(1, self.rows, self.after), matrices, held_BIY)
+            return torch.baddbmm(bias.view(1, self.rows, self.after), matrices, held_BIY)
         y = torch.bmm(matrices, held_BIY)
         return y if bias is None else y.reshape(tokens, -1) + bias
+
+    def _permuted(self, core: Tensor) -> Tensor:
+        return core.permute(self.axes).reshape(self.rows, self.columns)
+
+
+class Way(NamedTuple):
+    """Merge runs of cores, then apply what is left core by core; all of them merged is the dense weight."""
+
+    bounds: tuple[int, ...]
+    """Where runs start, and N."""
+    steps: tuple[_Step, ...]
+    rebuilding: int
+    """Cost of merging, in multiply-adds; 0 where there is nothing to merge."""
+    per_token: int
+    """Cost of one token, in multiply-adds."""
+
+
+@cache
+def _ways(out_modes: tuple[int, ...], in_modes: tuple[int, ...], ranks: tuple[int, ...]) -> tuple[Way, ...]:
+    """Every way that is the cheapest for some number of tokens at least, the one without merging first."""
+    length, ways = len(out_modes), []
+    for count in range(length, 0, -1):
+        for inner in combinations(range(1, length), count - 1):
+            bounds = (0, *inner, length)
+            runs = [slice(start, end) for start, end in pairwise(bounds)]
+            rebuilding = sum(_merging(out_modes[run], in_modes[run], ranks[run.start : run.stop + 1]) for run in runs)
+            merged = [tuple(prod(modes[run]) for run in runs) for modes in (out_modes, in_modes)]
+            steps = _steps(merged[0], merged[1], tuple(ranks[bound] for bound in bounds))
+            ways.append(Way(bounds, steps, rebuilding, sum(step.cost for step in steps)))
+    return frontier(ways)
 
 
 @cache
@@ -149,10 +185,13 @@ def _steps(out_modes: tuple[int, ...], in_modes: tuple[int, ...], ranks: tuple[i
         shape = (ranks[k], out_modes[k], in_modes[k], ranks[k + 1])
         axes_out = [axis for axis, there in ((0, k - 1 in done), (1, False), (3, k + 1 in done)) if not there]
         axes_in = [axis for axis in range(4) if axis not in axes_out]
+        axes = (*axes_out, *axes_in)
+        long = [axis for axis in axes if shape[axis] > 1]
         steps.append(
             _Step(
                 core=k,
-                axes=(*axes_out, *axes_in),
+                axes=axes,
+                in_order=sorted(long) == long,
                 rows=prod(shape[axis] for axis in axes_out),
                 columns=prod(shape[axis] for axis in axes_in),
                 before=prod(sizes[:k]) * prod(bonds[1:k]),
@@ -163,9 +202,9 @@ def _steps(out_modes: tuple[int, ...], in_modes: tuple[int, ...], ranks: tuple[i
     return tuple(steps)
 
 
-def _rebuilding(out_modes: Sequence[int], in_modes: Sequence[int], ranks: Sequence[int]) -> int:
-    """Cost of `materialise`, in multiply-adds."""
-    cost, rows = 0, out_modes[0] * in_modes[0]
+def _merging(out_modes: Sequence[int], in_modes: Sequence[int], ranks: Sequence[int]) -> int:
+    """Cost of `_merged`, in multiply-adds."""
+    cost, rows = 0, ranks[0] * out_modes[0] * in_modes[0]
     for m, n, rank, after in zip(out_modes[1:], in_modes[1:], ranks[1:-1], ranks[2:], strict=True):
         cost += product_cost(rows, m * n * after, rank) + move_cost(rows * m * n * after)
         rows *= m * n
