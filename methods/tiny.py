@@ -16,16 +16,20 @@ if TYPE_CHECKING:
 
 VOCAB = 96
 TEACHERS = ("gpt2", "gpt2-untied", "llama", "llama-untied")
+WIDE = "gpt2-wide"
+"""GPT-2 small's width with two blocks, 14 million parameters: for presets, whose shapes are GPT-2 small's."""
 
 
 def config(label: str) -> PretrainedConfig:
-    """The configuration behind a label of `TEACHERS`; grouped-query attention in Llama."""
+    """The configuration behind a label of `TEACHERS`, or `WIDE`; grouped-query attention in Llama."""
     from transformers import GPT2Config, LlamaConfig
 
     family, _, untied = label.partition("-")
     shared = {"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": not untied}
     if family == "gpt2":
         off = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        if label == WIDE:
+            return GPT2Config(n_layer=2, n_positions=32, **off, **shared | {"tie_word_embeddings": True})
         return GPT2Config(n_embd=48, n_layer=4, n_head=4, n_positions=32, **off, **shared)
     return LlamaConfig(
         hidden_size=48,
@@ -47,7 +51,7 @@ def teacher(label: str) -> PreTrainedModel:
     model = build(made, {})
     dense = architecture(made)
     matrices = {each.path for each in dense.matrices} | {dense.embedding} | (set() if dense.tied else {dense.head})
-    generator = torch.Generator().manual_seed(TEACHERS.index(label))
+    generator = torch.Generator().manual_seed((*TEACHERS, WIDE).index(label))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
@@ -93,11 +97,11 @@ def find(where: str) -> Teacher:
     Raises:
         MethodError: it is neither, or the directory holds no model of a family that is supported.
     """
-    if where in TEACHERS:
+    if where in (*TEACHERS, WIDE):
         return Teacher(label=where, model=teacher(where))
     if not (Path(where) / "config.json").is_file():
         what = "holds no config.json" if Path(where).is_dir() else "is no directory and no tiny teacher"
-        raise MethodError(f"teacher {where!r} {what}{nearest(where, TEACHERS)}")
+        raise MethodError(f"teacher {where!r} {what}{nearest(where, (*TEACHERS, WIDE))}")
     from methods.student import load
 
     return Teacher(label=Path(where).name or where, model=load(Path(where)))

@@ -125,11 +125,7 @@ def fill(bench: Bench, fractions: tuple[float, ...]) -> None:
 
 
 def plans(method: Method, source: Teacher, fractions: tuple[float, ...]) -> list[tuple[Budget | None, Plan]]:
-    """Different plans for fractions of the teacher, or for the nearest ones that the method says it can reach.
-
-    Raises:
-        MethodError: it refuses a budget without a nearest one, or the one that it named itself.
-    """
+    """Different plans for fractions of the teacher, or for the nearest ones that the method says it can reach."""
     if not method.budgeted:
         answer = method.plan(source.model.config, None)
         if isinstance(answer, Refusal):
@@ -139,14 +135,19 @@ def plans(method: Method, source: Teacher, fractions: tuple[float, ...]) -> list
     for k, fraction in enumerate((*fractions, *OTHER_FRACTIONS)):
         if k >= len(fractions) and len(found) >= len(fractions):
             break
-        budget, plan = _nearest_plan(method, source, fraction)
+        budget, plan = nearest_plan(method, source, fraction, _unit(method))
         if plan not in [other for _, other in found]:
             found.append((budget, plan))
     return found
 
 
-def _nearest_plan(method: Method, source: Teacher, fraction: float) -> tuple[Budget, Plan]:
-    config, unit = source.model.config, _unit(method)
+def nearest_plan(method: Method, source: Teacher, fraction: float, unit: Unit) -> tuple[Budget, Plan]:
+    """The plan for a fraction of the teacher, or for the nearest that the method says it can reach, and its budget.
+
+    Raises:
+        MethodError: it refuses the budget without a nearest one, or the one that it named itself.
+    """
+    config = source.model.config
     budget = Budget(unit=unit, value=fraction)
     answer = method.plan(config, budget)
     if isinstance(answer, Plan):
@@ -156,8 +157,9 @@ def _nearest_plan(method: Method, source: Teacher, fraction: float) -> tuple[Bud
             f"plan refuses {fraction} of {source.label} ({answer.reason}) and names no nearest fraction;"
             " give `Refusal(nearest=...)`"
         )
-    whole = students.count_params(source.model)
-    budget = Budget(unit=unit, value=answer.nearest if answer.nearest <= 1 else round(answer.nearest * whole))
+    whole = students.count_params(source.model) if unit == "params" else 0
+    near = round(answer.nearest * whole) if answer.nearest > 1 and whole else answer.nearest
+    budget = Budget(unit=unit, value=near)
     again = method.plan(config, budget)
     if isinstance(again, Refusal):
         raise MethodError(

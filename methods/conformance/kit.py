@@ -79,18 +79,26 @@ def check_method(
     """Run every check on `method` as it is, its preset filled in.
 
     Args:
-        teachers: labels of `methods.tiny.TEACHERS` or model directories; two tiny ones when `fast`, else all four.
+        teachers: labels of `methods.tiny.TEACHERS` or model directories; by default two tiny ones when `fast`, else
+            all four; for a method with a preset `methods.tiny.WIDE`.
         extra: checks of the caller's, run last.
     """
     settled = settle(method)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        labels = teachers or (FAST_TEACHERS if fast else tiny.TEACHERS)
-        found = [_check_on(settled, tiny.find(label), fast, extra) for label in labels]
+        sources = [tiny.find(label) for label in teachers or _teachers(settled, fast)]
+        found = [_check_on(settled, source, fast, extra) for source in sources]
     finally:
         torch.set_num_threads(threads)
     return [finding for part in found for finding in part]
+
+
+def _teachers(method: Method, fast: bool) -> Sequence[str]:
+    """A preset has GPT-2 small's shapes, which only a teacher of its width has."""
+    if getattr(method, "preset", None) is not None:
+        return (tiny.WIDE,)
+    return FAST_TEACHERS if fast else tiny.TEACHERS
 
 
 def _check_on(method: Method, source: Teacher, fast: bool, extra: Sequence[Check]) -> list[Finding]:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 FULL_TOLERANCE = 1e-4
 """Relative difference allowed between the teacher's logits and those of a student at a full budget, in float32."""
-FALL_SLACK = 1.1
-"""An error may exceed the one at a smaller budget by this factor."""
+FALL_SLACK = 1.25
+"""An error may exceed the one at the next smaller budget by this factor; the last may not exceed the first."""
 AUTOCAST_TOLERANCE = 0.05
 """Relative difference allowed between logits under bfloat16 autocast and in float32; or twice the teacher's own."""
 COMPILED_TOLERANCE = 1e-5
@@ -43,9 +43,10 @@ def error_falls(bench: Bench) -> Iterator[str]:
         raise NotApplicable(f"one size is all it reaches, {bench.samples[0].at}")
     wanted = logits(bench.teacher, bench.tokens)
     errors = [relative(logits(sample.student, bench.tokens), wanted) for sample in bench.samples]
-    for smaller, larger, before, after in zip(bench.samples, bench.samples[1:], errors, errors[1:], strict=False):
-        if not after <= before * FALL_SLACK:
-            yield f"the error grows from {before:.3f} {smaller.at} to {after:.3f} {larger.at}"
+    steps = [(k, k + 1, FALL_SLACK) for k in range(len(errors) - 1)]
+    for k, j, slack in [*steps, (0, len(errors) - 1, 1.0)]:
+        if not errors[j] <= errors[k] * slack:
+            yield f"the error grows from {errors[k]:.3f} {bench.samples[k].at} to {errors[j]:.3f} {bench.samples[j].at}"
 
 
 def autocast_is_near(bench: Bench) -> Iterator[str]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods import student as students
-from methods.conformance.bench import Bench, Check, factorised
+from methods.conformance.bench import Bench, Check, factorised, nearest_plan
 from methods.families import architecture
-from methods.interface import TOLERANCE
-from methods.layers.factorised import count
+from methods.interface import TOLERANCE, Unit
+from methods.layers.factorised import Factorised, count
 from methods.layers.tied_head import TiedHead
+from methods.student_weights import stored_tensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def size_meets_budget(bench: Bench) -> Iterator[str]:
@@ -29,6 +33,30 @@ def size_meets_budget(bench: Bench) -> Iterator[str]:
             )
         if sample.budget and sample.budget.unit == "params" and not sample.budget.met_by(size, whole):
             yield f"{sample.at} the student has {size:,} parameters, asked for {sample.budget.target(whole):,}"
+
+
+def other_units_are_met(bench: Bench) -> Iterator[str]:
+    """Budgets in each further unit that the method declares, at 0.7 or the nearest; built without training."""
+    for unit in sorted(bench.method.units - {"params"}):
+        budget, planned = nearest_plan(bench.method, bench.source, 0.7, unit)
+        plan = bench.method.refine(bench.teacher, planned, bench.statistics)
+        student = bench.method.compress(bench.teacher, plan, seed=0, statistics=bench.statistics)
+        size, whole = (_size_in(unit, model) for model in (student, bench.teacher))
+        if not budget.met_by(size, whole):
+            yield f"at {budget} the student has {size:,} {unit}, asked for {budget.target(whole):,}"
+
+
+def _size_in(unit: Unit, model: PreTrainedModel) -> int:
+    """Bytes of the weights as stored, or multiply-adds per token of all products with weights."""
+    if unit == "bytes":
+        return sum(each.numel() * each.element_size() for each in stored_tensors(model).values())
+    total = 0
+    for name, module in model.named_modules():
+        if isinstance(module, Factorised | TiedHead):
+            total += module.macs_per_token
+        elif name == "lm_head" or type(module).__name__ in ("Linear", "Conv1D"):
+            total += module.get_parameter("weight").numel()
+    return total
 
 
 def plan_is_json(bench: Bench) -> Iterator[str]:
@@ -88,6 +116,7 @@ def _measured_macs(layer: nn.Module, width: int) -> int:
 
 CHECKS = (
     Check(title="the size meets the budget", run=size_meets_budget),
+    Check(title="budgets in other units are met", run=other_units_are_met),
     Check(title="the plan is JSON", run=plan_is_json),
     Check(title="refining keeps the size", run=refining_keeps_size),
     Check(title="counts equal the measured ones", run=counts_equal_measured),
