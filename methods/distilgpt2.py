@@ -51,6 +51,11 @@ class DistilGPT2(LayerDropping):
             budget, plan, architecture(teacher_config).num_params, f"{self.checkpoint} has {size:,} parameters"
         )
 
+    @property
+    def keeps_weights(self) -> bool:
+        """A published student was trained."""
+        return self.checkpoint is None
+
     def choice(self, depth: int, layers: int) -> dict[str, Any]:
         return {"kept": kept_layers(depth, layers)}
 

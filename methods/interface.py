@@ -143,6 +143,11 @@ class Method(ABC):
         """A budget of 1.0 reproduces the teacher's outputs."""
         return True
 
+    @property
+    def keeps_weights(self) -> bool:
+        """The student's weights are the teacher's or approximate them, biases included; else drawn, or published."""
+        return True
+
     @abstractmethod
     def plan(self, teacher_config: PretrainedConfig, budget: Budget | None) -> Plan | Refusal:
         """Solve for ranks, shapes or layers; arithmetic on the configuration alone, no weights."""

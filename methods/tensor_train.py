@@ -90,6 +90,10 @@ class TensorTrain(Method):
     def exact_at_full(self) -> bool:
         return self.initialisation == "svd" and self.rank is None
 
+    @property
+    def keeps_weights(self) -> bool:
+        return self.initialisation == "svd"
+
     def plan(self, teacher_config: PretrainedConfig, budget: Budget | None) -> Plan | Refusal:
         assert budget is not None or self.rank is not None, "tensor_train is budgeted unless its rank is given"
         dense = architecture(teacher_config)

@@ -62,7 +62,10 @@ def teacher(label: str) -> PreTrainedModel:
 
 
 def _decay(weight: torch.Tensor, scale: float) -> None:
-    """Give `weight` singular values of scale / (1 + i / 4), in place."""
+    """Give `weight` singular values of scale / (1 + i / 4), in place; a large one about those, by scaling columns."""
+    if min(weight.shape) > 256:
+        weight *= scale / (1 + torch.arange(weight.shape[1]) / 4) / (weight.std() * weight.shape[0] ** 0.5)
+        return
     u, s, vt = torch.linalg.svd(weight.double(), full_matrices=False)
     weight.copy_(u * (scale / (1 + torch.arange(len(s)) / 4)) @ vt)
 

@@ -91,6 +91,8 @@ def materialised_is_equal(bench: Bench) -> Iterator[str]:
 
 def layers_resemble_teacher(bench: Bench) -> Iterator[str]:
     """||W - W'|| < ||W||: nothing at all would be as near. A transposed or shuffled weight is further away."""
+    if not bench.method.keeps_weights:
+        raise NotApplicable("declared keeps_weights = False")
     for sample in bench.samples:
         if len(architecture(sample.student.config).blocks) != len(architecture(bench.teacher.config).blocks):
             continue
@@ -109,6 +111,8 @@ def layers_resemble_teacher(bench: Bench) -> Iterator[str]:
 
 def biases_are_kept(bench: Bench) -> Iterator[str]:
     """Of a block that was moved, the bias is one of those the teacher's blocks have in that place."""
+    if not bench.method.keeps_weights:
+        raise NotApplicable("declared keeps_weights = False")
     dense = architecture(bench.teacher.config)
     theirs: dict[str, list[Tensor]] = {}
     for each in (each for each in dense.matrices if each.bias):
