@@ -99,7 +99,7 @@ def _iterated(matrix_SL: Tensor, rank: int, dtype: torch.dtype) -> tuple[float, 
     if energy == 0:
         return energy, np.eye(side, rank), np.zeros(rank)
     operator = LinearOperator((side, side), matvec=lambda x: matrix @ (matrix.T @ x), dtype=matrix.dtype)
-    start = np.random.default_rng(0).standard_normal(side).astype(matrix.dtype)
+    start = np.random.default_rng(0).standard_normal((side,)).astype(matrix.dtype)
     squares_R, vectors_SR = eigsh(operator, rank, v0=start, tol=10 * torch.finfo(dtype).eps)
     return energy, vectors_SR[:, ::-1], squares_R[::-1].astype(np.float64)
 
