@@ -4,35 +4,83 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import time
 import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import SpecError
+from harness.yaml_loader import parse
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from methods.conformance import Finding
 
 TEMPLATE = '''"""{title}: one sentence on the idea, and the paper it comes from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from methods.families import Matrix, architecture
 from methods.interface import Budget, Method, Plan, Refusal, Statistics
-from methods.svd import Svd
+from methods.layers.low_rank import LowRankLinear
+from methods.planning import accept, student_size, uniform_ranks
+from methods.scope import Layers, select
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class {title}(Method):
-    """What a reader of `weighin methods` sees. This starting point is truncated SVD: replace both methods."""
+    """What a reader of `weighin methods` sees.
+
+    This starting point is truncated SVD: W (out x in) ~ L R with L (out x r) and R (r x in). Replace what `plan`
+    solves for and what `compress` computes; say here where the idea comes from and what the source leaves open.
+    """
+
+    layers: Layers = "all"
+    """Blocks in scope, counted from 0. A field is a knob in YAML."""
 
     def plan(self, teacher_config: PretrainedConfig, budget: Budget | None) -> Plan | Refusal:
-        return Svd().plan(teacher_config, budget)
+        assert budget is not None, "{name} is budgeted"
+        dense = architecture(teacher_config)
+        scope = select(dense, self.layers)
+        outside = dense.num_params - sum(each.size for each in scope)
+        ranks = uniform_ranks(scope, budget.target(dense.num_params) - outside, _size)
+        surgery = {{
+            each.path: {{"type": LowRankLinear.kind, "rank": rank}}
+            for each, rank in zip(scope, ranks, strict=True)
+            if rank is not None
+        }}
+        plan = Plan(size=student_size(dense, surgery), surgery=surgery)
+        return accept(budget, plan, dense.num_params, f"{{len(scope)}} matrices are in scope, at ranks of 1 or more")
 
     def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int, statistics: Statistics) -> PreTrainedModel:
-        return Svd().compress(teacher, plan, seed=seed, statistics=statistics)
+        from methods.student import from_teacher
+
+        return from_teacher(teacher, plan, _factors)
+
+
+def _size(matrix: Matrix, rank: int) -> int:
+    return rank * (matrix.out_features + matrix.in_features)
+
+
+def _factors(path: str, weight: Tensor, spec: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What the layer at `path` holds in place of `weight` (out x in)."""
+    from methods.truncated_svd import truncated_svd
+
+    left, right = truncated_svd(weight, spec["rank"])
+    return {{"left": left, "right": right}}
 '''
 
 
@@ -43,30 +91,111 @@ def write_new_method(name: str) -> Path:
     import methods
 
     path = Path(methods.__file__).parent / f"{name}.py"
-    if path.exists():
+    if path.exists() or path.with_suffix("").exists():
         raise SpecError(f"{path}: exists already")
     title = "".join(part.capitalize() for part in name.split("_"))
-    path.write_text(TEMPLATE.format(title=title), encoding="utf-8")
+    path.write_text(TEMPLATE.format(title=title, name=name), encoding="utf-8")
     return path
 
 
-def check_method(name: str, *, fast: bool, as_json: bool) -> int:
-    """Print what the conformance kit finds; 0 when nothing is wrong, else 1."""
+def check_method(
+    name: str,
+    *,
+    fast: bool,
+    as_json: bool,
+    teachers: Sequence[str] = (),
+    fields: Sequence[str] = (),
+    output: Path | None = None,
+) -> int:
+    """Print what the conformance kit finds, or write it to `output`; 0 when nothing is wrong, else 1.
+
+    Args:
+        teachers: tiny teachers by label, or local model directories.
+        fields: `key=value`, each value as YAML writes it.
+    """
+    from harness.boards import drawn
+
+    started = time.perf_counter()
+    findings = _findings(name, fast, teachers, _parsed(fields))
+    if as_json:
+        text = json.dumps([asdict(finding) for finding in findings], indent=1) + "\n"
+    else:
+        text = drawn(report(name, findings, time.perf_counter() - started))
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise SpecError(f"--output {output}: cannot be written: {error.strerror or error}") from error
+    return 1 if any(finding.status == "failed" for finding in findings) else 0
+
+
+def _parsed(fields: Sequence[str]) -> dict[str, Any]:
+    pairs = [each.partition("=") for each in fields]
+    for each, (key, equals, _) in zip(fields, pairs, strict=True):
+        if not (key and equals):
+            raise SpecError(f"--field {each}: write key=value, such as layers=odd")
+    return {key: parse(value, f"--field {key}") for key, _, value in pairs}
+
+
+def _findings(name: str, fast: bool, teachers: Sequence[str], fields: dict[str, Any]) -> list[Finding]:
+    """What is printed meanwhile goes to stderr, so that stdout holds the report alone."""
     from methods import registry
 
     registry.resolve(name)
-    warnings.filterwarnings("ignore")
-    from methods.conformance import check
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        warnings.filterwarnings("ignore")
+        from methods import conformance
+        from methods.fields import decode
 
-    findings = check(name, fast=fast)
-    failed = [finding for finding in findings if finding.status == "failed"]
-    if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
-    else:
-        for finding in findings:
-            print(
-                f"{finding.status:6}  {finding.teacher:14}  {finding.check}"
-                + (f": {finding.message}" if finding.message else "")
-            )
-        print(f"{name}: {len(findings) - len(failed)} of {len(findings)} checks hold")
-    return 1 if failed else 0
+        extra = []
+        if not fast:
+            from harness.zero_check import ZERO_CHECK
+
+            extra = [ZERO_CHECK]
+        if fields:
+            return conformance.check_method(decode(name, fields), fast=fast, teachers=teachers, extra=extra)
+        return conformance.check(name, fast=fast, teachers=teachers, extra=extra)
+
+
+def report(name: str, findings: Sequence[Finding], seconds: float) -> RenderableType:
+    """One line per check, the failed ones first; then each failure in words, and the total."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold")
+    for column in ("check", "result", "seconds"):
+        table.add_column(column, justify="right" if column == "seconds" else "left", overflow="fold")
+    by_check: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_check.setdefault(finding.check, []).append(finding)
+    for title, group in sorted(by_check.items(), key=lambda each: _rank(each[1])):
+        table.add_row(Text(title), _result(group), f"{sum(each.seconds for each in group):.2f}")
+    words = [
+        Text(f"{each.status}  {each.check} [{each.teacher}]: {each.message}", style="red" if failed else "dim")
+        for failed in (True, False)
+        for each in findings
+        if each.status == ("failed" if failed else "n/a")
+    ]
+    held = sum(finding.status != "failed" for finding in findings)
+    teachers = ", ".join(dict.fromkeys(finding.teacher for finding in findings))
+    total = Text(f"{name}: {held} of {len(findings)} checks hold on {teachers}; {seconds:.1f} s")
+    return Group(table, *words, total)
+
+
+def _rank(group: Sequence[Finding]) -> int:
+    statuses = {finding.status for finding in group}
+    return 0 if "failed" in statuses else 1 if "passed" in statuses else 2
+
+
+def _result(group: Sequence[Finding]) -> RenderableType:
+    from rich.text import Text
+
+    failed = [finding.teacher for finding in group if finding.status == "failed"]
+    if failed:
+        return Text(f"failed on {', '.join(failed)}", style="bold red")
+    if all(finding.status == "n/a" for finding in group):
+        return Text("n/a", style="dim")
+    return Text("passed", style="green")

@@ -124,10 +124,16 @@ def export(
 
 
 @app.command()
-def methods(as_json: AsJson = False) -> None:
+def methods(
+    as_json: AsJson = False,
+    presets: Annotated[bool, typer.Option("--presets", help="Published configurations and their counts.")] = False,
+) -> None:
     """The methods there are."""
     from methods import registry
 
+    if presets:
+        _list_presets(as_json)
+        return
     _list({name: registry.summary(name) for name in registry.names()}, as_json)
 
 
@@ -142,13 +148,23 @@ def tasks(as_json: AsJson = False) -> None:
 @app.command()
 def check(
     name: Annotated[str, typer.Argument(help="Method.")],
+    teachers: Annotated[
+        list[str] | None,
+        typer.Option("--teacher", metavar="LABEL|DIR", help="A tiny teacher or a local model; may be repeated."),
+    ] = None,
+    fields: Annotated[
+        list[str] | None, typer.Option("--field", metavar="KEY=VALUE", help="Check the method with this field.")
+    ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Seconds instead of half a minute.")] = False,
     as_json: AsJson = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there instead of printing.")] = None,
 ) -> None:
     """Check a method against the contract on tiny models."""
     from harness.authoring import check_method
 
-    raise typer.Exit(check_method(name, fast=fast, as_json=as_json))
+    raise typer.Exit(
+        check_method(name, fast=fast, as_json=as_json, teachers=teachers or (), fields=fields or (), output=output)
+    )
 
 
 @app.command("new-method")
@@ -167,6 +183,16 @@ def schema() -> None:
     from harness.spec import Sweep
 
     typer.echo(json.dumps(Sweep.model_json_schema(), indent=2))
+
+
+def _list_presets(as_json: bool) -> None:
+    import json
+
+    from harness.boards import drawn
+    from harness.preset_table import as_data, as_table, preset_counts
+
+    lines = preset_counts()
+    typer.echo(json.dumps(as_data(lines), indent=2) if as_json else drawn(as_table(lines)), nl=as_json)
 
 
 def _list(found: dict[str, str], as_json: bool) -> None:
