@@ -261,6 +261,7 @@ def test_on_smollm2_whitening_changes_the_outputs_least_on_every_matrix(mirror):
             residual = weight.double() - left @ right
             errors[method] = float(torch.einsum("oi,ij,oj->", residual, measured["gram"], residual)) ** 0.5
         print(f"{each.path:40s} " + "  ".join(f"{type(key).__name__} {error:.4g}" for key, error in errors.items()))
-        if errors[SvdLlm()] > min(errors.values()):
+        # The first is a theorem, the second what was measured.
+        if not errors[SvdLlm()] <= errors[Asvd()] <= errors[Svd()]:
             worse.append(each.path)
     assert not worse
