@@ -67,50 +67,15 @@ def normalised(factors: Mapping[str, Tensor], weight: Tensor) -> dict[str, Tenso
 
     The plain fit keeps only a part of the norm; the scaled one keeps all of it. Krony-PT's adaptive normalisation.
     """
-    fitted, terms = _norms(factors), factors["left"].shape[1]
+    fitted, terms = fitted_norms(factors), factors["left"].shape[1]
     norms = torch.linalg.vector_norm(weight.double().reshape(len(fitted), -1), dim=1)
     alpha = torch.where(fitted > 0, norms / fitted, 1.0)
     return {**factors, "scales": alpha[:, None].repeat(1, terms)}
 
 
-def _norms(factors: Mapping[str, Tensor]) -> Tensor:
+def fitted_norms(factors: Mapping[str, Tensor]) -> Tensor:
     """||sum_k A_k (x) B_k||_F of each split (S): <A_k (x) B_k, A_l (x) B_l> = <A_k, A_l> <B_k, B_l>."""
     left, right = factors["left"].double(), factors["right"].double()
     gram_A = torch.einsum("skij,slij->skl", left, left)
     gram_B = torch.einsum("skij,slij->skl", right, right)
     return (gram_A * gram_B).sum(dim=(1, 2)).clamp(min=0).sqrt()
-
-
-def permuted_factors(weight: Tensor, spec: Mapping[str, Any]) -> dict[str, Tensor]:
-    """W[rows][:, columns] ~ the nearest sum of K products, with `rows` and `columns` found before the fit.
-
-    Rows are permuted within each split. Where the order found fits no better than the teacher's, that one stays.
-    """
-    splits, height, width = spec["splits"], *weight.shape
-    unchanged = (list(torch.arange(height).chunk(splits)), torch.arange(width))
-    best, factors = -1.0, {}
-    for rows, columns in (unchanged, _orders(weight, spec)):
-        permuted = weight[torch.cat(rows)][:, columns]
-        found = matrix_factors(permuted, spec)
-        fitted = float(_norms(found).square().sum())
-        if fitted > best:
-            best, factors = fitted, {**found, "rows": torch.cat(rows).int(), "columns": columns.int()}
-    return factors
-
-
-def _orders(weight: Tensor, spec: Mapping[str, Any]) -> tuple[list[Tensor], Tensor]:
-    """Row order of each split, as rows of the stack, and the column order, which the splits share.
-
-    With several splits the columns are found on the whole stack, as one matrix of S m1 rows of blocks; then the rows
-    of each split, for those columns.
-    """
-    from methods.permutations import kronecker_permutations
-
-    (m1, n1), terms, splits = spec["left"], spec.get("terms", 1), spec["splits"]
-    if splits == 1:
-        rows, columns = kronecker_permutations(weight, m1, n1, terms)
-        return [rows.long()], columns.long()
-    columns = kronecker_permutations(weight, splits * m1, n1, terms)[1].long()
-    found = [kronecker_permutations(split[:, columns], m1, n1, terms)[0] for split in weight.chunk(splits)]
-    height = weight.shape[0] // splits
-    return [rows.long() + s * height for s, rows in enumerate(found)], columns
