@@ -78,11 +78,14 @@ class TokenTensorTrainEmbedding(Factorised, kind="token_tensor_train"):
         return self._rows(self.cores)
 
     def _rows(self, cores: Sequence[Tensor]) -> Tensor:
-        """Dense rows (T x D) of the tokens whose cores (T x r_{k-1} x n_k x r_k) are given."""
+        """Dense rows (T x D) of the tokens whose cores (T x r_{k-1} x n_k x r_k) are given, in the cores' precision.
+
+        Under autocast the products are less precise, but a residual stream that starts here keeps its type.
+        """
         row_TJR = cores[0][:, 0]
         for core in cores[1:]:
             row_TJR = torch.bmm(row_TJR, core.flatten(2)).reshape(len(core), -1, core.shape[3])
-        return row_TJR[:, : self.in_features, 0]
+        return row_TJR[:, : self.in_features, 0].to(cores[0].dtype)
 
 
 def token_params(modes: Sequence[int], ranks: Sequence[int]) -> int:

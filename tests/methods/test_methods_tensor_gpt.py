@@ -124,6 +124,14 @@ def test_counts_equal_what_is_held_and_done(vocab, width, modes, ranks):
     assert counter.get_total_flops() == 2 * 4 * made.macs_per_token
 
 
+def test_autocast_leaves_rows_in_the_precision_of_the_cores():
+    made = layer(7, 24, (2, 3, 4), (1, 2, 3, 1)).float()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        rows, logits = made(torch.arange(7)), made.logits(torch.ones(1, 24))
+    assert (rows.dtype, logits.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(rows, made.materialise().detach(), rtol=0.05, atol=0.05)
+
+
 def test_logits_build_the_weight_in_chunks(monkeypatch):
     monkeypatch.setattr(token_tensor_train, "CHUNK_ELEMENTS", 2 * 24)
     made = layer(7, 24, (2, 3, 4), (1, 2, 3, 1))
