@@ -17,7 +17,7 @@ from methods.spelling import nearest
 Spec = Mapping[str, Any]
 """JSON-able description of a layer, `{"type": kind, ...}`."""
 
-_TOUCH, _MOVE, _FEW_TOKENS = 16, 64, 16
+_TOUCH, _BATCHED, _MOVE, _FEW_TOKENS = 16, 40, 64, 16
 """The cost model: measured in float32 on a CPU, where a large product takes 0.01 ns per multiply-add."""
 
 _KINDS: dict[str, type[Factorised]] = {}
@@ -79,12 +79,13 @@ class Factorised(nn.Module, ABC):
         return f"{self.out_features}, {self.in_features}, bias={self.bias is not None}"
 
 
-def product_cost(rows: int, columns: int, inner: int) -> int:
+def product_cost(rows: int, columns: int, inner: int, *, batched: bool = False) -> int:
     """Cost of a (rows x inner)(inner x columns) product of activations with a weight, in multiply-adds.
 
-    An entry read or written by a product costs `_TOUCH` multiply-adds: what makes thin products slow.
+    An entry read or written by a product costs `_TOUCH` multiply-adds, more in a batch of small products: this is what
+    makes thin products slow.
     """
-    return rows * columns * inner + _TOUCH * rows * (columns + inner)
+    return rows * columns * inner + (_BATCHED if batched else _TOUCH) * rows * (columns + inner)
 
 
 def move_cost(entries: int) -> int:

@@ -7,22 +7,33 @@ out/S = m1 m2, in = n1 n2.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import cache, reduce
 from math import prod
-from typing import Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.layers.factorised import Factorised, Spec
+from methods.layers.factorised import Factorised, Spec, cheapest, frontier, move_cost, product_cost
+
+
+class Way(NamedTuple):
+    """An order of multiplication; `dense` is through W itself."""
+
+    order: Literal["left_first", "right_first", "dense"]
+    rebuilding: int
+    """Cost of building W, in multiply-adds."""
+    per_token: int
+    """Cost of one token, in multiply-adds."""
 
 
 class KroneckerLinear(Factorised, kind="kronecker"):
     """y = W x + b where W stacks S sums of K Kronecker products; S K (m1 n1 + m2 n2) parameters.
 
-    With x as X (n1 x n2), the part of y that belongs to s is the sum of s_sk A_sk X B_sk^T (m1 x m2). The cheaper of
-    the two orders of multiplication is taken, by multiply-adds and then by the size of the intermediate.
+    With x as X (n1 x n2), the part of y that belongs to s is the sum of s_sk A_sk X B_sk^T (m1 x m2). Of the two orders
+    of multiplication and the product with W, built for this forward pass, the one that costs least for the tokens at
+    hand is taken.
 
     Specification: `{"type": "kronecker", "left": [m1, n1], "splits": S, "terms": K, "scaled": bool}`; one term and no
     scales where they are left out; B's shape follows from the layer's. With `scaled` each term has a learned scalar
@@ -48,7 +59,7 @@ class KroneckerLinear(Factorised, kind="kronecker"):
         self.left = nn.Parameter(torch.zeros(splits, terms, m1, n1))
         self.right = nn.Parameter(torch.zeros(splits, terms, m2, n2))
         self.scales = nn.Parameter(torch.ones(splits, terms)) if scaled else None
-        self._left_first = _cost(m1, n1, m2, n2) < _cost(m2, n2, m1, n1)
+        self._ways = _ways(splits, terms, (m1, n1), (m2, n2))
 
     @classmethod
     def from_spec(cls, spec: Spec, out_features: int, in_features: int, *, bias: bool) -> Self:
@@ -66,24 +77,27 @@ class KroneckerLinear(Factorised, kind="kronecker"):
     @property
     def macs_per_token(self) -> int:
         (splits, terms, m1, n1), (_, _, m2, n2) = self.left.shape, self.right.shape
-        return splits * terms * kronecker_macs(m1, n1, m2, n2)
+        left_first = self._ways[0].order == "left_first"
+        return splits * terms * (m1 * n2 * (n1 + m2) if left_first else m2 * n1 * (n2 + m1))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self._product(x)
-        return y if self.bias is None else y + self.bias
+        way = cheapest(self._ways, x.numel() // self.in_features)
+        return self.apply_way(way, x, self.bias)
 
-    def _product(self, x: Tensor) -> Tensor:
-        """W x, the bias not included."""
+    def apply_way(self, way: Way, x: Tensor, bias: Tensor | None) -> Tensor:
+        """y = W x + b in one of the ways to do it."""
+        if way.order == "dense":
+            return F.linear(x, self._dense(), bias)
         left, right = self._scaled()
-        n1, n2 = left.shape[3], right.shape[3]
-        x_TXY = x.reshape(-1, n1, n2)
-        if self._left_first:
-            y_STPQ = _apply(x_TXY.transpose(1, 2), left, right).transpose(2, 3)
-        else:
-            y_STPQ = _apply(x_TXY, right, left)
-        return y_STPQ.permute(1, 0, 2, 3).reshape(*x.shape[:-1], self.out_features)
+        apply = _left_first if way.order == "left_first" else _right_first
+        parts = [None] * len(left) if bias is None else bias.chunk(len(left))
+        return apply(x.reshape(-1, self.in_features), left, right, parts).reshape(*x.shape[:-1], self.out_features)
 
     def materialise(self) -> Tensor:
+        return self._dense()
+
+    def _dense(self) -> Tensor:
+        """The sum of the Kronecker products, stacked."""
         left, right = self._scaled()
         weight_SIPJQ: Tensor = torch.einsum("skij,skpq->sipjq", left, right)
         return weight_SIPJQ.reshape(self.out_features, self.in_features)
@@ -98,24 +112,73 @@ class KroneckerLinear(Factorised, kind="kronecker"):
         return self.left, self.right * scales
 
 
+def _left_first(x_TJ: Tensor, left: Tensor, right: Tensor, biases: Sequence[Tensor | None]) -> Tensor:
+    """y (T x S m1 m2): A_sk X for all s and k in one product, then for each s their B_sk, all k at once."""
+    (splits, terms, m1, n1), (_, _, m2, n2) = left.shape, right.shape
+    tokens = x_TJ.shape[0]
+    x_TQJ = x_TJ.reshape(tokens, n1, n2).transpose(1, 2)
+    z_TQSKI = F.linear(x_TQJ, left.reshape(-1, n1)).reshape(tokens, n2, splits, terms * m1)
+    parts = []
+    for z_TQK, right_KPQ, bias in zip(z_TQSKI.unbind(2), right, biases, strict=True):
+        z_TIQ = z_TQK.reshape(tokens, n2 * terms, m1).transpose(1, 2)
+        right_TQP = right_KPQ.permute(2, 0, 1).reshape(n2 * terms, m2).to(z_TIQ.dtype).expand(tokens, -1, -1)
+        if bias is None:
+            y_TIP = torch.bmm(z_TIQ, right_TQP)
+        else:
+            y_TIP = torch.baddbmm(bias.to(z_TIQ.dtype).reshape(1, m1, m2), z_TIQ, right_TQP)
+        parts.append(y_TIP.reshape(tokens, m1 * m2))
+    return parts[0] if splits == 1 else torch.cat(parts, 1)
+
+
+def _right_first(x_TJ: Tensor, left: Tensor, right: Tensor, biases: Sequence[Tensor | None]) -> Tensor:
+    """y (T x S m1 m2): X B_sk^T for all s and k in one product, then for each s their A_sk, all k at once."""
+    (splits, terms, m1, n1), (_, _, m2, n2) = left.shape, right.shape
+    tokens = x_TJ.shape[0]
+    right_RQ = right.transpose(1, 2).reshape(-1, n2)  # rows s, p, k
+    if len(right_RQ) == 1:
+        u = F.linear(x_TJ.reshape(-1, n2), right_RQ)
+    else:
+        u = torch.bmm(right_RQ.expand(tokens, -1, -1), x_TJ.reshape(tokens, n1, n2).transpose(1, 2))
+    u_TSPJ = u.reshape(tokens, splits, m2, terms * n1)
+    parts = []
+    for u_TPJ, left_KIJ, bias in zip(u_TSPJ.unbind(1), left, biases, strict=True):
+        fused = bias if m2 == 1 else None
+        y_RI = _sum_of_products(u_TPJ.reshape(tokens * m2, terms * n1), left_KIJ, fused)
+        y_TI = y_RI.reshape(tokens, m2, m1).transpose(1, 2).reshape(tokens, m1 * m2)
+        parts.append(y_TI if bias is None or fused is not None else y_TI + bias.to(y_TI.dtype))
+    return parts[0] if splits == 1 else torch.cat(parts, 1)
+
+
+def _sum_of_products(u_RKJ: Tensor, left_KIJ: Tensor, bias: Tensor | None) -> Tensor:
+    """The sum over k of A_k u_k, with A laid out for one product or, for few rows, where moving A would take longer."""
+    terms, m1, n1 = left_KIJ.shape
+    if terms == 1:
+        return F.linear(u_RKJ, left_KIJ[0], bias)
+    if len(u_RKJ) >= n1:
+        return F.linear(u_RKJ, left_KIJ.transpose(0, 1).reshape(m1, terms * n1), bias)
+    y = torch.bmm(u_RKJ.reshape(-1, terms, n1).transpose(0, 1), left_KIJ.transpose(1, 2)).sum(0)
+    return y if bias is None else y + bias.to(y.dtype)
+
+
+@cache
+def _ways(splits: int, terms: int, left: tuple[int, int], right: tuple[int, int]) -> tuple[Way, ...]:
+    (m1, n1), (m2, n2) = left, right
+    rows, columns = m1 * m2, n1 * n2
+    entries = splits * rows * columns
+    stacked = move_cost(splits * rows) if splits > 1 else 0
+    a_first = product_cost(n2, splits * terms * m1, n1) + splits * product_cost(m1, m2, terms * n2, batched=True)
+    b_first = product_cost(n1, splits * terms * m2, n2, batched=True) + splits * product_cost(m2, m1, terms * n1)
+    ways = [
+        Way("left_first", 0, a_first + stacked + (move_cost(columns) if n2 > 1 else 0)),
+        Way("right_first", 0, b_first + stacked + (move_cost(2 * splits * rows) if m2 > 1 else 0)),
+        Way("dense", terms * entries + move_cost(2 * entries), product_cost(1, splits * rows, columns)),
+    ]
+    return frontier(ways)
+
+
 def kronecker_macs(m1: int, n1: int, m2: int, n2: int) -> int:
     """Multiply-adds per token of A (m1 x n1) (x) B (m2 x n2), in the cheaper of the two orders."""
-    return min(_cost(m1, n1, m2, n2)[0], _cost(m2, n2, m1, n1)[0])
-
-
-def _cost(m1: int, n1: int, m2: int, n2: int) -> tuple[int, int]:
-    """Multiply-adds and intermediate size per token, split and term when the m1 x n1 factor is applied first."""
-    return m1 * n2 * (n1 + m2), m1 * n2
-
-
-def _apply(x_TXY: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Sum over k of `second_sk X first_sk^T` (S x T x P x Q): X (X x Y), first (S x K x Q x Y), second (.. P x X)."""
-    tokens, x, y = x_TXY.shape
-    splits, terms, q, _ = first.shape
-    z_TXSKQ = F.linear(x_TXY, first.reshape(-1, y)).reshape(tokens, x, splits, terms, q)
-    z_SRX = z_TXSKQ.permute(2, 0, 4, 3, 1).reshape(splits, tokens * q, terms * x)
-    second_SXP = second.permute(0, 1, 3, 2).reshape(splits, terms * x, -1)
-    return torch.bmm(z_SRX, second_SXP).reshape(splits, tokens, q, -1).transpose(2, 3)
+    return min(m1 * n2 * (n1 + m2), m2 * n1 * (n2 + m1))
 
 
 class KroneckerEmbedding(Factorised, kind="kronecker.embedding"):

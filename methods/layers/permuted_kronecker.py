@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from methods.layers.factorised import cheapest
 from methods.layers.kronecker import KroneckerLinear
 
 
@@ -35,12 +36,12 @@ class PermutedKroneckerLinear(KroneckerLinear, kind="permuted_kronecker"):
         self.register_buffer("columns", torch.arange(in_features, dtype=torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self._product(x.index_select(-1, self.columns)).index_select(-1, _inverse(self.rows))
-        return y if self.bias is None else y + self.bias
+        bias = None if self.bias is None else self.bias.index_select(0, self.rows)
+        way = cheapest(self._ways, x.numel() // self.in_features)
+        return self.apply_way(way, x.index_select(-1, self.columns), bias).index_select(-1, _inverse(self.rows))
 
     def materialise(self) -> Tensor:
-        weight = super().materialise()
-        return weight.index_select(0, _inverse(self.rows)).index_select(1, _inverse(self.columns))
+        return self._dense().index_select(0, _inverse(self.rows)).index_select(1, _inverse(self.columns))
 
 
 def _inverse(permutation: Tensor) -> Tensor:

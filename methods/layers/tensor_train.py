@@ -44,8 +44,9 @@ class TensorTrainLinear(Factorised, kind="tensor_train"):
         super().__init__(out_features, in_features, bias=bias)
         assert prod(out_modes) >= out_features, f"{list(out_modes)} are fewer than {out_features} rows"
         assert prod(in_modes) >= in_features, f"{list(in_modes)} are fewer than {in_features} columns"
-        for k, shape in enumerate(zip(ranks[:-1], out_modes, in_modes, ranks[1:], strict=True)):
-            self.register_parameter(f"core_{k}", nn.Parameter(torch.zeros(shape)))
+        self._names = [f"core_{k}" for k in range(len(out_modes))]
+        for name, *shape in zip(self._names, ranks[:-1], out_modes, in_modes, ranks[1:], strict=True):
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
         self._modes = (tuple(out_modes), tuple(in_modes), tuple(ranks))
         self._ways = _ways(*self._modes)
         self._padding = prod(in_modes) - in_features
@@ -54,7 +55,7 @@ class TensorTrainLinear(Factorised, kind="tensor_train"):
     @property
     def cores(self) -> list[Tensor]:
         """G_1 .. G_N, held as `core_0` .. so that ZeRO-3 gathers them with this module."""
-        return [getattr(self, f"core_{k}") for k in range(len(self._modes[0]))]
+        return [getattr(self, name) for name in self._names]
 
     @classmethod
     def from_spec(cls, spec: Spec, out_features: int, in_features: int, *, bias: bool) -> Self:
@@ -73,20 +74,19 @@ class TensorTrainLinear(Factorised, kind="tensor_train"):
 
     def apply_way(self, way: Way, x: Tensor) -> Tensor:
         """y = W x + b in one of the ways to do it."""
-        cores: Sequence[Tensor] = self.cores
+        cores = self.cores
         if way.rebuilding:
             cores = [_merged(cores[start:end]) for start, end in pairwise(way.bounds)]
+        shape = x.shape
         tokens = x.numel() // self.in_features
-        bias = None if self._cut else self.bias
+        bias = self.bias
         held = F.pad(x, (0, self._padding)) if self._padding else x
-        for step in way.steps[:-1]:
-            held = step.apply(held, cores[step.core], tokens)
-        last = way.steps[-1]
-        y = last.apply(held, cores[last.core], tokens, bias).reshape(*x.shape[:-1], -1)
+        for step in way.steps:
+            held = step.apply(held, cores[step.core], tokens, bias if step.last and not self._cut else None)
         if not self._cut:
-            return y
-        y = y[..., : self.out_features]
-        return y if self.bias is None else y + self.bias
+            return held.reshape(*shape[:-1], self.out_features)
+        y = held.reshape(*shape[:-1], -1)[..., : self.out_features]
+        return y if bias is None else y + bias.to(y.dtype)
 
     def materialise(self) -> Tensor:
         return _merged(self.cores)[0, : self.out_features, : self.in_features, 0]
@@ -117,35 +117,32 @@ class _Step(NamedTuple):
     columns: int
     before: int
     after: int
+    last: bool
 
     @property
     def cost(self) -> int:
         """Cost per token, in multiply-adds (`product_cost`)."""
-        one = product_cost(self.before * self.after, self.rows, self.columns)
-        if self.after == 1:
-            return one
-        entries = self.before * self.after * (self.rows + self.columns)
-        return one + (move_cost(entries) if self.after < _NARROW else product_cost(0, 0, entries))
+        batched = self.after >= _NARROW
+        moved = self.before * self.after * (self.rows + self.columns) if 1 < self.after < _NARROW else 0
+        return product_cost(self.before * self.after, self.rows, self.columns, batched=batched) + move_cost(moved)
 
-    def apply(self, held: Tensor, core: Tensor, tokens: int, bias: Tensor | None = None) -> Tensor:
+    def apply(self, held: Tensor, core: Tensor, tokens: int, bias: Tensor | None) -> Tensor:
         """The next state of all tokens, (.., rows) or (.., rows, after); a bias belongs to the last step."""
-        matrix = core.view(self.rows, self.columns) if self.in_order else self._permuted(core)
+        shape = (self.rows, self.columns)
+        matrix = core.reshape(shape) if self.in_order else core.permute(self.axes).reshape(shape)
+        fused = bias if self.before == 1 else None
         if self.after == 1:
-            y = F.linear(held.reshape(-1, self.columns), matrix, bias if self.before == 1 else None)
-            return y if bias is None or self.before == 1 else y.reshape(tokens, -1) + bias
-        batch = tokens * self.before
-        held_BIY = held.reshape(batch, self.columns, self.after)
-        if self.after < _NARROW:
-            y = F.linear(held_BIY.transpose(1, 2), matrix).transpose(1, 2).reshape(tokens, -1)
-            return y if bias is None else y + bias
-        matrices = matrix.expand(batch, self.rows, self.columns)
-        if bias is not None and self.before == 1:
-            return torch.baddbmm(bias.view(1, self.rows, self.after), matrices, held_BIY)
-        y = torch.bmm(matrices, held_BIY)
-        return y if bias is None else y.reshape(tokens, -1) + bias
-
-    def _permuted(self, core: Tensor) -> Tensor:
-        return core.permute(self.axes).reshape(self.rows, self.columns)
+            y = F.linear(held.reshape(-1, self.columns), matrix, fused)
+        elif self.after < _NARROW:
+            fused = None
+            y = F.linear(held.reshape(-1, self.columns, self.after).transpose(1, 2), matrix).transpose(1, 2)
+        else:
+            held_BIY = held.reshape(-1, self.columns, self.after)
+            matrix_BOI = matrix.expand(held_BIY.shape[0], *shape)
+            if fused is not None:
+                return torch.baddbmm(fused.reshape(1, self.rows, self.after), matrix_BOI, held_BIY)
+            y = torch.bmm(matrix_BOI, held_BIY)
+        return y if bias is None or fused is not None else y.reshape(tokens, -1) + bias.to(y.dtype)
 
 
 class Way(NamedTuple):
@@ -196,6 +193,7 @@ def _steps(out_modes: tuple[int, ...], in_modes: tuple[int, ...], ranks: tuple[i
                 columns=prod(shape[axis] for axis in axes_in),
                 before=prod(sizes[:k]) * prod(bonds[1:k]),
                 after=prod(sizes[k + 1 :]) * prod(bonds[k + 2 :]),
+                last=len(done) == length - 1,
             )
         )
         done.add(k)
