@@ -36,9 +36,9 @@ def size_meets_budget(bench: Bench) -> Iterator[str]:
 
 
 def other_units_are_met(bench: Bench) -> Iterator[str]:
-    """Budgets in each further unit that the method declares, at 0.7 or the nearest; built without training."""
+    """Budgets in each further unit that the method declares, at half of the teacher or what is nearest."""
     for unit in sorted(bench.method.units - {"params"}):
-        budget, planned = nearest_plan(bench.method, bench.source, 0.7, unit)
+        budget, planned = nearest_plan(bench.method, bench.source, 0.5, unit)
         plan = bench.method.refine(bench.teacher, planned, bench.statistics)
         student = bench.method.compress(bench.teacher, plan, seed=0, statistics=bench.statistics)
         size, whole = (_size_in(unit, model) for model in (student, bench.teacher))
