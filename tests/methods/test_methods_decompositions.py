@@ -148,6 +148,31 @@ def test_tt_svd_of_two_cores_is_optimal():
     assert distance(contracted(cores), weight) == pytest.approx(wanted, rel=1e-9)
 
 
+def test_tt_svd_is_within_its_bound_and_near_the_best_of_each_unfolding():
+    weight = decaying(192, 480, 1 / (1 + np.arange(192) / 16))
+    out_modes, in_modes, ranks = (4, 6, 8), (6, 8, 10), (1, 20, 40, 1)
+    cores = tt_svd(weight, out_modes, in_modes, ranks)
+    assert [core.shape[0] for core in cores] == [1, 20, 40]
+    folded = weight.double().numpy().reshape(*out_modes, *in_modes).transpose(0, 3, 1, 4, 2, 5)
+    dropped = [optimum(folded.reshape(24, -1), 20), optimum(folded.reshape(-1, 80), 40)]
+    error = distance(contracted(cores), weight)
+    assert max(dropped) <= error <= np.hypot(*dropped) * (1 + 1e-9)
+    step = np.linalg.svd(folded.reshape(24, -1), full_matrices=False)
+    rest = (step[1][:20, None] * step[2][:20]).reshape(20 * 48, 80)
+    assert error == pytest.approx(np.hypot(dropped[0], optimum(rest, 40)), rel=2e-6)
+
+
+def test_tt_svd_pads_a_matrix_that_its_modes_exceed():
+    weight = matrix(13, 17)
+    cores = tt_svd(weight, (2, 7), (3, 6), (1, 4, 1))
+    padded = np.zeros((14, 18))
+    padded[:13, :17] = weight
+    wanted = optimum(padded.reshape(2, 7, 3, 6).transpose(0, 2, 1, 3).reshape(6, 42), 4)
+    assert distance(contracted(cores), padded) == pytest.approx(wanted, rel=1e-9)
+    with pytest.raises(AssertionError, match="do not hold"):
+        tt_svd(weight, (2, 6), (3, 6), (1, 4, 1))
+
+
 def contracted(cores):
     weight = np.ones((1, 1, 1))
     for core in (each.numpy() for each in cores):
