@@ -32,7 +32,8 @@ class TensorGpt(Method):
     to the dense embedding. Nothing but the token embedding is touched; a tied output matrix follows it, an untied one
     stays dense.
 
-    The paper's modes, ranks and order are not known: the most even factors of D in `cores` modes are taken.
+    The paper's modes, ranks and order are not known: the most even factors of D in `cores` modes are taken. No
+    published number was reproduced.
     """
 
     cores: int = 3

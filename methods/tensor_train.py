@@ -37,7 +37,9 @@ class TensorTrain(Method):
     or `rank` is given: then every inner rank is min(R, what the modes allow), with one R per matrix.
 
     2306.02697 trains a whole model from scratch with random cores in the FFN, one R for all of them, and no teacher:
-    `initialisation: random` with `matrices: ffn` and `rank`. The default starts from the teacher's weights instead.
+    `initialisation: random` with `matrices: ffn` and `rank`. The default starts from the teacher's weights instead. The
+    paper's modes are not known, the preset's are inferred from its parameter count; nor is how it draws its cores. No
+    published number was reproduced.
     """
 
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -70,7 +72,7 @@ class TensorTrain(Method):
     initialisation: Literal["svd", "random"] = "svd"
     """`svd` fits the teacher's weights. `random` keeps nothing of the teacher: matrices and cores are drawn so that
     every entry of every (materialised) weight has the configuration's `initializer_range` as standard deviation, biases
-    are 0, norms 1. Random cores have every inner rank at R, as in 2306.02697, also where the modes allow less."""
+    are 0, norms 1. With `rank`, random cores have it at every bond, also where the modes allow less (2306.02697)."""
     preset: Literal["ttm-80"] | None = None
     """`ttm-80`: GPT-2 small with R = 80; `rank` may be set besides, the paper also has 64, 32 and 16."""
 
