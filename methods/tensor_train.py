@@ -196,13 +196,9 @@ def _spec(train: Train) -> dict[str, Any]:
 
 
 def _factors(path: str, weight: Tensor, spec: Mapping[str, Any]) -> dict[str, Tensor]:
-    from torch.nn import functional as F
-
     from methods.tt_svd import tt_svd
 
-    rows, columns = prod(spec["out_modes"]), prod(spec["in_modes"])
-    padded = F.pad(weight, (0, columns - weight.shape[1], 0, rows - weight.shape[0]))
-    cores = tt_svd(padded, spec["out_modes"], spec["in_modes"], spec["ranks"])
+    cores = tt_svd(weight, spec["out_modes"], spec["in_modes"], spec["ranks"])
     return {f"core_{k}": core for k, core in enumerate(cores)}
 
 

@@ -96,7 +96,7 @@ def _merged(cores: Sequence[Tensor]) -> Tensor:
     """Neighbouring cores as one, (r x product of the m x product of the n x r')."""
     merged = cores[0]
     for core in cores[1:]:
-        product = torch.tensordot(merged, core, dims=1)  # r M N m n r'
+        product = torch.tensordot(merged, core.to(merged.dtype), dims=1)  # r M N m n r'; autocast changes the type
         merged = product.transpose(2, 3).flatten(3, 4).flatten(1, 2)
     return merged
 

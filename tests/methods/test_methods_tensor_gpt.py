@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config
 
 from methods import student, tiny
+from methods.conformance import assert_conforms
 from methods.families import architecture
 from methods.interface import Budget, MethodError, Plan, Refusal
 from methods.layers import token_tensor_train
@@ -206,3 +207,7 @@ def test_student_holds_the_decomposed_rows_and_only_those(label):
     assert isinstance(made.lm_head, TiedHead) == tied
     if not tied:
         assert torch.equal(made.lm_head.weight, teacher.lm_head.weight)
+
+
+def test_padded_modes_conform():
+    assert_conforms(TensorGpt(modes=(7, 7)), teachers=["llama"])

@@ -9,6 +9,7 @@ import torch
 from transformers import GPT2Config, LlamaConfig
 
 from methods import student, tiny
+from methods.conformance import assert_conforms
 from methods.families import architecture
 from methods.fields import changed_fields, decode, settle
 from methods.interface import Budget, MethodError, Plan, Refusal
@@ -214,3 +215,8 @@ def test_llama_takes_modes_by_role():
     plan = TensorTrain(modes=modes, rank=2, matrices="ffn").plan(config, None)
     assert [spec["out_modes"] for spec in plan.surgery.values()][:2] == [[12, 12], [12, 12]]
     assert len(plan.surgery["model.layers.0.mlp.down_proj"]["out_modes"]) == 3
+
+
+@pytest.mark.parametrize("method", [TensorTrain(modes=UP), TensorTrain(initialisation="random")])
+def test_given_modes_and_random_cores_conform(method):
+    assert_conforms(method, teachers=["gpt2"])
