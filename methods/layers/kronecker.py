@@ -90,8 +90,7 @@ class KroneckerLinear(Factorised, kind="kronecker"):
             return F.linear(x, self._dense(), bias)
         left, right = self._scaled()
         apply = _left_first if way.order == "left_first" else _right_first
-        parts = [None] * len(left) if bias is None else bias.chunk(len(left))
-        return apply(x.reshape(-1, self.in_features), left, right, parts).reshape(*x.shape[:-1], self.out_features)
+        return apply(x.reshape(-1, self.in_features), left, right, bias).reshape(*x.shape[:-1], self.out_features)
 
     def materialise(self) -> Tensor:
         return self._dense()
@@ -112,51 +111,45 @@ class KroneckerLinear(Factorised, kind="kronecker"):
         return self.left, self.right * scales
 
 
-def _left_first(x_TJ: Tensor, left: Tensor, right: Tensor, biases: Sequence[Tensor | None]) -> Tensor:
-    """y (T x S m1 m2): A_sk X for all s and k in one product, then for each s their B_sk, all k at once."""
+def _left_first(x_TJ: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    """y (T x S m1 m2): A_sk X for all s and k in one product, then their B_sk, for each s all k at once."""
     (splits, terms, m1, n1), (_, _, m2, n2) = left.shape, right.shape
-    tokens = x_TJ.shape[0]
-    x_TQJ = x_TJ.reshape(tokens, n1, n2).transpose(1, 2)
-    z_TQSKI = F.linear(x_TQJ, left.reshape(-1, n1)).reshape(tokens, n2, splits, terms * m1)
-    parts = []
-    for z_TQK, right_KPQ, bias in zip(z_TQSKI.unbind(2), right, biases, strict=True):
-        z_TIQ = z_TQK.reshape(tokens, n2 * terms, m1).transpose(1, 2)
-        right_TQP = right_KPQ.permute(2, 0, 1).reshape(n2 * terms, m2).to(z_TIQ.dtype).expand(tokens, -1, -1)
-        if bias is None:
-            y_TIP = torch.bmm(z_TIQ, right_TQP)
-        else:
-            y_TIP = torch.baddbmm(bias.to(z_TIQ.dtype).reshape(1, m1, m2), z_TIQ, right_TQP)
-        parts.append(y_TIP.reshape(tokens, m1 * m2))
-    return parts[0] if splits == 1 else torch.cat(parts, 1)
+    tokens = len(x_TJ)
+    x_RJ = x_TJ.reshape(tokens, n1, n2).transpose(1, 2).reshape(tokens * n2, n1)
+    z_TQSK = F.linear(x_RJ, left.reshape(-1, n1)).reshape(tokens, n2, splits, terms * m1)
+    z_NIQ = z_TQSK.transpose(1, 2).reshape(tokens * splits, n2 * terms, m1).transpose(1, 2)
+    right_SQP = right.permute(0, 3, 1, 2).reshape(splits, n2 * terms, m2).to(z_NIQ.dtype)
+    right_NQP = right_SQP.expand(tokens, splits, -1, -1).reshape(tokens * splits, n2 * terms, m2)
+    if bias is not None and splits == 1:
+        return torch.baddbmm(bias.to(z_NIQ.dtype).reshape(1, m1, m2), z_NIQ, right_NQP).reshape(tokens, -1)
+    return _add(torch.bmm(z_NIQ, right_NQP).reshape(tokens, -1), bias)
 
 
-def _right_first(x_TJ: Tensor, left: Tensor, right: Tensor, biases: Sequence[Tensor | None]) -> Tensor:
-    """y (T x S m1 m2): X B_sk^T for all s and k in one product, then for each s their A_sk, all k at once."""
+def _right_first(x_TJ: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    """y (T x S m1 m2): X B_sk^T for all s and k in one product, then their A_sk, for each s all k at once."""
     (splits, terms, m1, n1), (_, _, m2, n2) = left.shape, right.shape
-    tokens = x_TJ.shape[0]
+    tokens = len(x_TJ)
     right_RQ = right.transpose(1, 2).reshape(-1, n2)  # rows s, p, k
     if len(right_RQ) == 1:
         u = F.linear(x_TJ.reshape(-1, n2), right_RQ)
     else:
         u = torch.bmm(right_RQ.expand(tokens, -1, -1), x_TJ.reshape(tokens, n1, n2).transpose(1, 2))
-    u_TSPJ = u.reshape(tokens, splits, m2, terms * n1)
-    parts = []
-    for u_TPJ, left_KIJ, bias in zip(u_TSPJ.unbind(1), left, biases, strict=True):
-        fused = bias if m2 == 1 else None
-        y_RI = _sum_of_products(u_TPJ.reshape(tokens * m2, terms * n1), left_KIJ, fused)
-        y_TI = y_RI.reshape(tokens, m2, m1).transpose(1, 2).reshape(tokens, m1 * m2)
-        parts.append(y_TI if bias is None or fused is not None else y_TI + bias.to(y_TI.dtype))
-    return parts[0] if splits == 1 else torch.cat(parts, 1)
+    u_TSPKJ = u.reshape(tokens, splits, m2, terms, n1)
+    if terms > 1 and tokens * m2 < n1:  # fewer rows than laying A out for one product is worth
+        u_NRJ = u_TSPKJ.permute(1, 3, 0, 2, 4).reshape(splits * terms, tokens * m2, n1)
+        y_NIR = torch.bmm(left.reshape(splits * terms, m1, n1), u_NRJ.transpose(1, 2))
+        y_SITP = y_NIR.reshape(splits, terms, m1, tokens, m2).sum(1)
+        return _add(y_SITP.permute(2, 0, 1, 3).reshape(tokens, -1), bias)
+    left_SIJ = left.transpose(1, 2).reshape(splits, m1, terms * n1)
+    if splits == 1:
+        y_RI = F.linear(u.reshape(tokens * m2, terms * n1), left_SIJ.reshape(m1, -1), bias if m2 == 1 else None)
+        return y_RI if m2 == 1 else _add(y_RI.reshape(tokens, m2, m1).transpose(1, 2).reshape(tokens, -1), bias)
+    u_SRJ = u_TSPKJ.transpose(0, 1).reshape(splits, tokens * m2, terms * n1)
+    y_STPI = torch.bmm(u_SRJ, left_SIJ.transpose(1, 2)).reshape(splits, tokens, m2, m1)
+    return _add(y_STPI.permute(1, 0, 3, 2).reshape(tokens, -1), bias)
 
 
-def _sum_of_products(u_RKJ: Tensor, left_KIJ: Tensor, bias: Tensor | None) -> Tensor:
-    """The sum over k of A_k u_k, with A laid out for one product or, for few rows, where moving A would take longer."""
-    terms, m1, n1 = left_KIJ.shape
-    if terms == 1:
-        return F.linear(u_RKJ, left_KIJ[0], bias)
-    if len(u_RKJ) >= n1:
-        return F.linear(u_RKJ, left_KIJ.transpose(0, 1).reshape(m1, terms * n1), bias)
-    y = torch.bmm(u_RKJ.reshape(-1, terms, n1).transpose(0, 1), left_KIJ.transpose(1, 2)).sum(0)
+def _add(y: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias.to(y.dtype)
 
 
