@@ -115,14 +115,23 @@ def _left_first(x_TJ: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) 
     """y (T x S m1 m2): A_sk X for all s and k in one product, then their B_sk, for each s all k at once."""
     (splits, terms, m1, n1), (_, _, m2, n2) = left.shape, right.shape
     tokens = len(x_TJ)
-    x_RJ = x_TJ.reshape(tokens, n1, n2).transpose(1, 2).reshape(tokens * n2, n1)
-    z_TQSK = F.linear(x_RJ, left.reshape(-1, n1)).reshape(tokens, n2, splits, terms * m1)
-    z_NIQ = z_TQSK.transpose(1, 2).reshape(tokens * splits, n2 * terms, m1).transpose(1, 2)
-    right_SQP = right.permute(0, 3, 1, 2).reshape(splits, n2 * terms, m2).to(z_NIQ.dtype)
-    right_NQP = right_SQP.expand(tokens, splits, -1, -1).reshape(tokens * splits, n2 * terms, m2)
-    if bias is not None and splits == 1:
-        return torch.baddbmm(bias.to(z_NIQ.dtype).reshape(1, m1, m2), z_NIQ, right_NQP).reshape(tokens, -1)
-    return _add(torch.bmm(z_NIQ, right_NQP).reshape(tokens, -1), bias)
+    left_RJ = left.reshape(-1, n1)
+    if n2 == 1:
+        z_NQI = F.linear(x_TJ, left_RJ).reshape(tokens * splits, terms, m1)
+        right_SQP = right.reshape(splits, terms, m2)
+    else:
+        x_RJ = x_TJ.reshape(tokens, n1, n2).transpose(1, 2).contiguous().reshape(tokens * n2, n1)
+        z_TQSK = F.linear(x_RJ, left_RJ).reshape(tokens, n2, splits, terms * m1)
+        z_NQI = z_TQSK.transpose(1, 2).reshape(tokens * splits, n2 * terms, m1)
+        right_SQP = right.permute(0, 3, 1, 2).reshape(splits, n2 * terms, m2)
+    right_SQP = right_SQP.to(z_NQI.dtype)
+    if splits > 1:
+        right_NQP = right_SQP.expand(tokens, -1, -1, -1).flatten(0, 1)
+        return _add(torch.bmm(z_NQI.transpose(1, 2), right_NQP).reshape(tokens, -1), bias)
+    right_NQP = right_SQP.expand(tokens, -1, -1)
+    if bias is None:
+        return torch.bmm(z_NQI.transpose(1, 2), right_NQP)
+    return torch.baddbmm(bias.to(z_NQI.dtype).reshape(1, m1, m2), z_NQI.transpose(1, 2), right_NQP)
 
 
 def _right_first(x_TJ: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
@@ -136,7 +145,7 @@ def _right_first(x_TJ: Tensor, left: Tensor, right: Tensor, bias: Tensor | None)
         u = torch.bmm(right_RQ.expand(tokens, -1, -1), x_TJ.reshape(tokens, n1, n2).transpose(1, 2))
     u_TSPKJ = u.reshape(tokens, splits, m2, terms, n1)
     if terms > 1 and tokens * m2 < n1:  # fewer rows than laying A out for one product is worth
-        u_NRJ = u_TSPKJ.permute(1, 3, 0, 2, 4).reshape(splits * terms, tokens * m2, n1)
+        u_NRJ = u_TSPKJ.permute(1, 3, 0, 2, 4).contiguous().reshape(splits * terms, tokens * m2, n1)
         y_NIR = torch.bmm(left.reshape(splits * terms, m1, n1), u_NRJ.transpose(1, 2))
         y_SITP = y_NIR.reshape(splits, terms, m1, tokens, m2).sum(1)
         return _add(y_SITP.permute(2, 0, 1, 3).reshape(tokens, -1), bias)

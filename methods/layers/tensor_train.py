@@ -135,7 +135,8 @@ class _Step(NamedTuple):
             y = F.linear(held.reshape(-1, self.columns), matrix, fused)
         elif self.after < _NARROW:
             fused = None
-            y = F.linear(held.reshape(-1, self.columns, self.after).transpose(1, 2), matrix).transpose(1, 2)
+            held_BYI = held.reshape(-1, self.columns, self.after).transpose(1, 2).contiguous()
+            y = F.linear(held_BYI, matrix).transpose(1, 2)
         else:
             held_BIY = held.reshape(-1, self.columns, self.after)
             matrix_BOI = matrix.expand(held_BIY.shape[0], *shape)
