@@ -19,7 +19,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "tokens": ("tokenizers", "transformers"),
     "teacher": ("torch", "transformers", "deepspeed"),
     "calibrate": ("torch", "transformers"),
-    "compress": ("torch", "transformers", "scipy", "tensorly"),
+    "compress": ("torch", "transformers", "scipy"),
     "distill": ("torch", "transformers", "deepspeed"),
     "finetune": ("torch", "transformers", "deepspeed", "tokenizers", "scikit-learn"),
     "evaluate": ("torch", "transformers", "tokenizers", "lm_eval"),
