@@ -31,7 +31,7 @@ class DistilGPT2(LayerDropping):
     presets: ClassVar[Mapping[str, Preset]] = {
         "distilgpt2": Preset(
             fields={"kept_layers": 6},
-            counts={"unique": 81_912_576},
+            counts={"unique": 81_912_576, "without_output_matrix": 81_912_576},
             source="huggingface/transformers, examples/research_projects/distillation; the count is arithmetic",
         )
     }
