@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.graph import Stage, ancestors_first
 from harness.spec import Sweep
-from methods.interface import Budget, Method, Plan, Refusal
+from methods.interface import Budget, Method, Phase, Plan, Refusal
 from methods.recipe import Recipe
 from tasks.interface import Task
 
@@ -54,6 +54,8 @@ class CellPlan:
     seed: int
     row: str
     solved: Plan | Refusal
+    phases: Sequence[Phase] = ()
+    """The steps of its training: one, unless the method is staged."""
     stages: Mapping[str, Stage] = field(default_factory=dict)
     """What the record reads: `compress`, `distill`, `profile`, `<task>`, `<task> before`."""
 

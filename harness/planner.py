@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from harness.sweep_stages import SweepStages
 from harness.teacher_config import check_positions, check_teacher, teacher_config
 from methods import fields as method_fields
 from methods import registry as method_registry
-from methods.interface import Budget, Method, Plan, Refusal
+from methods.interface import Budget, Method, MethodError, Plan, Refusal
 from methods.recipe import Recipe
 from tasks import registry as task_registry
 from tasks.interface import Classification
@@ -104,7 +105,9 @@ class Planner:
     @staticmethod
     def _contender(name: str, method: Method) -> Contender:
         """Its fields as the sweep writes them; the method itself with its preset filled in."""
-        fields, settled = method_fields.changed_fields(method), method_fields.settle(method)
+        fields = method_fields.changed_fields(method)
+        with _naming(name):
+            settled = method_fields.settle(method)
         return Contender(name=name, target=method_registry.resolve(name), method=settled, fields=fields)
 
     def _budgets(self, contender: Contender) -> list[Budget | None]:
@@ -126,6 +129,7 @@ class Planner:
                     seed=seed,
                     row=self._row(contender, budget, kind, recipe),
                     solved=cell,
+                    phases=() if isinstance(cell, Refusal) else phases,
                     stages={}
                     if isinstance(cell, Refusal)
                     else self.stages.of_cell(contender, budget, recipe, seed, phases),
@@ -149,7 +153,8 @@ class Planner:
             return Refusal(reason=f"{contender.name} cannot be budgeted in {budget.unit}")
         if contender.method.needs and self.sweep.corpus is None:
             raise SpecError(f"corpus: needed, because {contender.name} is calibrated on training text")
-        return contender.method.plan(self.config, budget)
+        with _naming(contender.name):
+            return contender.method.plan(self.config, budget)
 
     def _recipes(self, contender: Contender) -> Iterator[tuple[str, Recipe | None]]:
         if contender.name == self.reference.name:
@@ -160,6 +165,15 @@ class Planner:
             if recipe:
                 check_positions(f"recipes: {choice.kind}", recipe, self.config)
             yield choice.kind, recipe
+
+
+@contextmanager
+def _naming(method: str) -> Iterator[None]:
+    """Say which of the sweep's methods a MethodError is about."""
+    try:
+        yield
+    except MethodError as error:
+        raise MethodError(f"{method}: {error}") from None
 
 
 def check_sources(plan: SweepPlan) -> None:

@@ -67,6 +67,8 @@ def _model_sizes(plan: SweepPlan) -> dict[str, int]:
     for cell in plan.cells:
         if isinstance(cell.solved, Plan):
             sizes[cell.stages["compress"].key] = cell.solved.size
+            parts = [stage for stage in cell.needed if "phase" in stage.params]
+            sizes |= {stage.key: cell.phases[int(stage.params["phase"])].plan.size for stage in parts}
     return sizes
 
 

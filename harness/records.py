@@ -148,11 +148,17 @@ def _cost(stage: Stage, artifacts: Artifacts) -> StageCost:
 
 
 def _curve(settled: Settled) -> list[dict[str, float]]:
-    manifest = settled.manifest("distill")
-    if manifest is None:
+    """The loss from the first step to the last; a staged method's phases one after the other, counted on."""
+    if settled.manifest("distill") is None:
         return []
-    path = f"{settled.artifacts.home('distill', manifest.key)}/{manifest.attempt}/curve.json"
-    points: list[dict[str, float]] = json.loads(settled.artifacts.store.read_bytes(path))
+    points: list[dict[str, float]] = []
+    for stage in (each for each in settled.cell.needed if each.name == "distill"):
+        manifest = settled.artifacts.manifest("distill", stage.key)
+        assert manifest is not None, "a phase was trained before the one after it"
+        path = f"{settled.artifacts.home('distill', stage.key)}/{manifest.attempt}/curve.json"
+        before = {name: points[-1][name] if points else 0 for name in ("step", "tokens")}
+        phase: list[dict[str, float]] = json.loads(settled.artifacts.store.read_bytes(path))
+        points += [point | {name: point[name] + count for name, count in before.items()} for point in phase]
     stride = max(1, len(points) // CURVE_POINTS)
     return [*points[::stride], points[-1]] if (len(points) - 1) % stride else points[::stride]
 

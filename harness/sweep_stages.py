@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cells import Contender
+from harness.errors import SpecError
 from harness.execution_keys import split_deepspeed
 from harness.graph import Stage
 from harness.provenance import hardware
@@ -69,13 +70,23 @@ class SweepStages:
         what: str,
         phases: Sequence[Phase],
     ) -> Stage:
-        """Compress a part and train, phase by phase, each from what the one before left."""
+        """Compress a part and train, phase by phase, each from what the one before left and on the text after it.
+
+        Raises:
+            SpecError: a phase gets no step.
+        """
         trained: Stage | None = None
-        for number, phase in enumerate(phases):
+        first = 0
+        for number in range(len(phases)):
             part = f"{what} phase {number + 1}"
+            end = round(recipe.steps * sum(each.share for each in phases[: number + 1]))
+            if end == first:
+                steps = f"{recipe.steps} steps of {recipe.batch_tokens} tokens"
+                raise SpecError(f"recipes: {steps} leave none for phase {number + 1} of {len(phases)} of {what}")
             compressed = self._compress(contender, budget, seed, part, phase=number, student=trained)
-            share = recipe.model_copy(update={"tokens": round(recipe.tokens * phase.share)})
-            trained = self._distill(compressed, share, seed, part)
+            share = recipe.model_copy(update={"tokens": (end - first) * recipe.batch_tokens})
+            trained = self._distill(compressed, share, seed, part, first_step=first)
+            first = end
         assert trained is not None, f"{contender.name} has no phases"
         return trained
 
@@ -191,13 +202,14 @@ class SweepStages:
         length = given.sequence_length or min(1024, self.config.max_position_embeddings)
         return {"sequences": given.sequences, "sequence_length": length, "seed": given.seed}
 
-    def _distill(self, compressed: Stage, recipe: Recipe, seed: int, what: str) -> Stage:
+    def _distill(self, compressed: Stage, recipe: Recipe, seed: int, what: str, *, first_step: int = 0) -> Stage:
         params, execution = self._trained("distill", recipe)
+        later = {"first_step": first_step} if first_step else {}
         return Stage(
             name="distill",
             module="harness.stages.distill",
             label=f"distill {what} #{seed}",
-            params={"recipe": params, "seed": seed},
+            params={"recipe": params, "seed": seed} | later,
             parents={"student": compressed, "teacher": self.teacher, "tokens": self.tokens},
             execution=execution,
         )

@@ -56,9 +56,19 @@ class TokenBatches:
 
     Window i predicts tokens[i T + 1 : (i + 1) T + 1] from the T tokens before each, T = `sequence_length`. A global
     batch is `batch_tokens` predicted tokens and may span two epochs.
+
+    Args:
+        first_step: the global batch of the stream that is step 0 here, for training that goes on where other ended.
     """
 
-    def __init__(self, tokens: NDArray[np.integer], sequence_length: int, batch_tokens: int, seed: int) -> None:
+    def __init__(
+        self,
+        tokens: NDArray[np.integer],
+        sequence_length: int,
+        batch_tokens: int,
+        seed: int,
+        first_step: int = 0,
+    ) -> None:
         if batch_tokens % sequence_length:
             raise StageFailure(
                 f"batch_tokens {batch_tokens} is not a multiple of sequence_length {sequence_length}; nearest: "
@@ -68,7 +78,7 @@ class TokenBatches:
         if self.windows < 1:
             raise StageFailure(f"{len(tokens)} tokens are too few for one window of {sequence_length} and its target")
         self.seed, self.rows, self.row_tokens = seed, batch_tokens // sequence_length, sequence_length
-        self._tokens = tokens
+        self._tokens, self._first_step = tokens, first_step
         self._order = (-1, np.empty(0, np.int64))
 
     def tokens(self, step: int) -> int:
@@ -76,7 +86,7 @@ class TokenBatches:
 
     def micro_batches(self, step: int, *, rank: int, world: int, micro: int) -> list[MicroBatch]:
         share = self.rows // world
-        first = step * self.rows + rank * share
+        first = (self._first_step + step) * self.rows + rank * share
         return [self._micro_batch(row, micro) for row in range(first, first + share, micro)]
 
     def _micro_batch(self, first_row: int, micro: int) -> MicroBatch:

@@ -20,7 +20,7 @@ def run(context: Context) -> Mapping[str, Any]:
     Raises:
         StageFailure: the training text is shorter than one sequence, or a value is not finite.
     """
-    model = student.load(context.inputs["teacher"] / "model")
+    model = student.load(context.inputs["teacher"] / "model").to("cuda" if context.execution.gpus else "cpu")
     tokens = np.load(context.inputs["tokens"] / "train.npy", mmap_mode="r", allow_pickle=False)
     sequences = drawn_sequences(tokens, **context.params["calibration"])
     total = len(sequences)

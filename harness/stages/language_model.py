@@ -37,7 +37,10 @@ def train_language_model(
     teacher: PreTrainedModel | None,
     taps: Sequence[Tap],
 ) -> Mapping[str, Any]:
-    """Train `model` on the `tokens` input by `recipe`; rank 0 writes `model/` and `curve.json`."""
+    """Train `model` on the `tokens` input by `recipe`; rank 0 writes `model/` and `curve.json`.
+
+    A later phase of a staged method reads on from `first_step`, so that all its phases see the text that others see.
+    """
     positions = model.config.max_position_embeddings
     if recipe.sequence_length > positions:
         raise StageFailure(f"sequence_length {recipe.sequence_length} is more than the model's {positions} positions")
@@ -45,7 +48,13 @@ def train_language_model(
     set_dropout(model, recipe.dropout)
     result = train(
         LanguageModelObjective(model, teacher, recipe.losses, taps),
-        TokenBatches(tokens, recipe.sequence_length, recipe.batch_tokens, context.params["seed"]),
+        TokenBatches(
+            tokens,
+            recipe.sequence_length,
+            recipe.batch_tokens,
+            context.params["seed"],
+            context.params.get("first_step", 0),
+        ),
         recipe,
         recipe.steps,
         execution=context.execution,

@@ -47,7 +47,9 @@ from random import Random
 
 import torch
 
+from methods.families import architecture
 from methods.interface import MethodError, Phase, Plan
+from methods.planning import student_size
 from methods.svd import Svd
 from methods.student import from_teacher
 from tasks.perplexity import TokenPerplexity
@@ -99,7 +101,8 @@ class Staged(Svd):
 
     def phases(self, teacher_config, plan):
         first = {{path: spec for path, spec in plan.surgery.items() if ".h.0." in path}}
-        return (Phase(plan=Plan(size=0, surgery=first), share=0.25), Phase(plan=plan, share=0.75))
+        size = student_size(architecture(teacher_config), first)
+        return (Phase(plan=Plan(size=size, surgery=first), share=0.25), Phase(plan=plan, share=0.75))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,17 @@ def test_epochs_and_seeds_differ(tokens):
     assert first != gathered(TokenBatches(tokens, 5, 100, seed=1), 0, 1, 20)[1]
 
 
+def test_a_later_first_step_reads_on_in_the_same_stream(tokens):
+    whole, rest = TokenBatches(tokens, 5, 40, seed=3), TokenBatches(tokens, 5, 40, seed=3, first_step=3)
+    for step in range(4):
+        expected, parts = (
+            each.micro_batches(at, rank=1, world=2, micro=2) for each, at in ((whole, 3 + step), (rest, step))
+        )
+        assert [part.seed for part in parts] == [part.seed for part in expected]
+        for mine, theirs in zip(parts, expected, strict=True):
+            assert torch.equal(mine.tensors["input_ids"], theirs.tensors["input_ids"])
+
+
 def test_token_batches_refuse_what_cannot_be(tokens):
     with pytest.raises(StageFailure, match="multiple of sequence_length 5; nearest: 40"):
         TokenBatches(tokens, 5, 41, seed=0)

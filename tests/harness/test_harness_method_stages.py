@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from micro_sweep import board_rows, made, sweep, weighin, write
+from micro_sweep import board_rows, made, recipe, sweep, weighin, write
 
+from harness.cells import SweepPlan
+from harness.driver import initial_states
+from harness.errors import SpecError
 from harness.planner import plan_sweep
+from harness.pricing import prices
 from harness.spec import load_sweep
 from methods import student
 from results.artifacts import Artifacts
@@ -49,6 +54,49 @@ def test_a_staged_method_ends_with_the_layers_of_its_plan_and_the_recipe_s_token
     artifacts = Artifacts(Store(str(store)))
     tokens = sorted(manifest.result["tokens"] for manifest in artifacts.manifests("distill"))
     assert tokens == [128, 384, 512, 512]
+
+
+def test_a_staged_method_s_curve_goes_through_all_phases(store: Path) -> None:
+    curves = {r.cell.method: r.curve for r in Store(str(store)).records() if r.cell.recipe == "shared"}
+    steps = [(point["step"], point["tokens"]) for point in curves["staged"]]
+    assert steps == [(1, 128), (2, 256), (3, 384), (4, 512)]
+    assert steps == [(point["step"], point["tokens"]) for point in curves["svd"]]
+
+
+@pytest.fixture
+def staged(plugin: Path, corpus: Path, tmp_path: Path) -> Callable[[int], SweepPlan]:
+    """The plan of a staged method trained for so many tokens in steps of 128."""
+
+    def plan(tokens: int) -> SweepPlan:
+        content = sweep(corpus, methods=["identity", "staged"], recipes=[recipe(tokens=tokens)])
+        return plan_sweep(load_sweep(write(tmp_path / "sweep.yaml", content)), None)
+
+    return plan
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [(512, [1, 3]), (640, [1, 4]), (700, [2, 4])])
+def test_phases_share_out_the_steps_and_read_on_in_the_text(staged: Any, tokens: int, steps: list[int]) -> None:
+    params: list[Any] = [stage.params for stage in staged(tokens).stages if stage.name == "distill"]
+    assert [each["recipe"]["tokens"] for each in params] == [128 * count for count in steps]
+    assert [each.get("first_step", 0) for each in params] == [0, steps[0]]
+
+
+def test_a_recipe_with_fewer_steps_than_phases_is_refused(staged: Any) -> None:
+    message = "recipes: 1 steps of 128 tokens leave none for phase 1 of 2 of staged params=0.8"
+    with pytest.raises(SpecError, match=message):
+        staged(128)
+
+
+def test_a_phase_is_priced_by_the_size_of_its_student(staged: Any, tmp_path: Path) -> None:
+    plan = staged(512)
+    artifacts = Artifacts(Store(str(tmp_path / "store")))
+    found = prices(plan, initial_states(plan, artifacts), artifacts)
+    (cell,) = (each for each in plan.cells if each.contender.name == "staged")
+    sizes = [
+        round(found[stage.key].flops / found[stage.key].tokens / 6) for stage in cell.needed if stage.name == "distill"
+    ]
+    assert sizes == [phase.plan.size for phase in cell.phases]
+    assert sizes[0] > sizes[1] == cell.solved.size
 
 
 def test_the_first_phase_trains_dense_layers_that_the_second_compresses(store: Path) -> None:
