@@ -32,10 +32,9 @@ def optimum(weight, rank):
 
 
 def rearranged(weight, m1, n1):
-    """One row per block of the matrix, written out block by block."""
+    """One row per block of the matrix."""
     m2, n2 = weight.shape[0] // m1, weight.shape[1] // n1
-    blocks = [weight[i * m2 : (i + 1) * m2, j * n2 : (j + 1) * n2].reshape(-1) for i in range(m1) for j in range(n1)]
-    return torch.stack(blocks)
+    return weight.unfold(0, m2, m2).unfold(1, n2, n2).reshape(m1 * n1, m2 * n2)
 
 
 def summed(left, right):
