@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from methods.families import architecture
-from methods.interface import Budget, Method, Phase, Plan, Preset, Refusal, Statistics
+from methods.interface import Budget, Method, MethodError, Phase, Plan, Preset, Refusal, Statistics
 from methods.kronecker_planning import Form, Head, Shapes, check_layout, explicit, laid_out, moves, solve
 from methods.layers.kronecker import KroneckerEmbedding
 from methods.layers.permuted_kronecker import PermutedKroneckerLinear
@@ -76,6 +76,9 @@ class TQCompressor(Method):
     None: solved for the budget."""
     terms: int = 4
     """Kronecker products that are summed for each matrix; 4 as released."""
+    rounds: int = 2
+    """Rounds of the search for permutations. On a matrix of SmolLM2 (FFN, half its size) 2 rounds take the relative
+    error from 0.706 to 0.613, 12 rounds to 0.612 in more than twice the time."""
     max_macs: float = 0.8
     """The solver takes no shape with more multiply-adds than this fraction of the dense matrix's. The released shapes
     take 1.01 of them: as many as the dense matrices."""
@@ -89,6 +92,8 @@ class TQCompressor(Method):
             head=self.head,
             embedding=self.embedding,
         )
+        if self.rounds < 1:
+            raise MethodError(f"rounds: {self.rounds} finds no permutation; nearest: 1, or the method kronecker")
 
     @property
     def exact_at_full(self) -> bool:
@@ -132,7 +137,15 @@ class TQCompressor(Method):
     def compress(self, teacher: PreTrainedModel, plan: Plan, *, seed: int, statistics: Statistics) -> PreTrainedModel:
         from methods.student import from_teacher
 
-        return from_teacher(teacher, plan, _factors)
+        return from_teacher(teacher, plan, self._factors)
+
+    def _factors(self, path: str, weight: Tensor, spec: Mapping[str, Any]) -> dict[str, Tensor]:
+        from methods.kronecker_factors import embedding_factors
+        from methods.permuted_factors import permuted_factors
+
+        if spec["type"] == KroneckerEmbedding.kind:
+            return embedding_factors(weight, spec["factors"])
+        return permuted_factors(weight, spec, self.rounds)
 
     def recipe(self) -> Recipe:
         """Distillation on 3.1 % of OpenWebText, which is known; the rest is not, and is ours.
@@ -147,12 +160,3 @@ class TQCompressor(Method):
             learning_rate=2.5e-4,
             losses=Losses(ce=0.5, kd=0.5, temperature=2.0),
         )
-
-
-def _factors(path: str, weight: Tensor, spec: Mapping[str, Any]) -> dict[str, Tensor]:
-    from methods.kronecker_factors import embedding_factors
-    from methods.permuted_factors import permuted_factors
-
-    if spec["type"] == KroneckerEmbedding.kind:
-        return embedding_factors(weight, spec["factors"])
-    return permuted_factors(weight, spec)

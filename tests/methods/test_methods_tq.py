@@ -189,6 +189,7 @@ def test_the_recipe_takes_the_known_share_of_openwebtext_and_no_taps():
     ("fields", "message"),
     [
         ({"terms": 0}, "terms: 0 is no number of products"),
+        ({"rounds": 0}, "rounds: 0 finds no permutation; nearest: 1"),
         ({"head": "untied", "embedding": False}, "head: untied needs a factorised embedding"),
         ({"shapes": {"qkv": (4, 4)}}, "shapes: 'qkv' is outside matrices: ffn; nearest: matrices: all"),
     ],
