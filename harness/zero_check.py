@@ -38,14 +38,21 @@ def zero_round_trip(bench: Bench) -> Iterator[str]:
     with TemporaryDirectory() as folder:
         students.save(sample.student, Path(folder) / "start")
         whole, expected = _trained(bench, Path(folder) / "start", zero_stage=0)
-        gathered, losses = _trained(bench, Path(folder) / "start", zero_stage=3)
+        try:
+            gathered, losses = _trained(bench, Path(folder) / "start", zero_stage=3)
+        except RuntimeError as error:
+            yield (
+                f"{sample.at} training fails under ZeRO-3 alone ({str(error).partition(chr(10))[0]});"
+                " does a layer read another module's parameters?"
+            )
+            return
         students.save(gathered, Path(folder) / "end")
         loaded = students.load(Path(folder) / "end")
     for step, (ours, theirs) in enumerate(zip(losses, expected, strict=True), 1):
         if not abs(ours - theirs) <= LOSS_TOLERANCE * abs(theirs):
             yield (
                 f"{sample.at} the loss of step {step} is {ours:.6f} under ZeRO-3 and {theirs:.6f} in one piece;"
-                " does a layer read another module's parameters, or hold them in a list?"
+                " does a layer read another module's parameters?"
             )
     plain = dict(whole.named_parameters())
     for name, parameter in gathered.named_parameters():

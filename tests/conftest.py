@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+collect_ignore = ["example_wheel"]  # another distribution's, with a suite of its own that is run once it is installed
+
 
 @pytest.fixture(scope="session")
 def mirror() -> Path:
