@@ -105,9 +105,7 @@ class Planner:
     @staticmethod
     def _contender(name: str, method: Method) -> Contender:
         """Its fields as the sweep writes them; the method itself with its preset filled in."""
-        fields = method_fields.changed_fields(method)
-        with _naming(name):
-            settled = method_fields.settle(method)
+        fields, settled = method_fields.changed_fields(method), method_fields.settle(method)
         return Contender(name=name, target=method_registry.resolve(name), method=settled, fields=fields)
 
     def _budgets(self, contender: Contender) -> list[Budget | None]:

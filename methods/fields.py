@@ -20,14 +20,17 @@ def decode(name: str, values: Mapping[str, Any]) -> Method:
     """The method `name` with these fields.
 
     Raises:
-        MethodError: an unknown method or field, or a value of the wrong type; no coercion but list to tuple.
+        MethodError: an unknown method or field, a value of the wrong type (no coercion but list to tuple), or one that
+            its preset would overrule.
     """
     kind = registry.load(name)
     _refuse_unknown(name, kind, values)
     try:
-        return TypeAdapter(kind).validate_json(_json(name, values), strict=True)
+        method = TypeAdapter(kind).validate_json(_json(name, values), strict=True)
     except ValidationError as error:
         raise MethodError(_explain(name, error)) from None
+    _refuse_overruled(name, method, values)
+    return method
 
 
 def grid(name: str, values: Mapping[str, Any]) -> list[Method]:
@@ -80,6 +83,20 @@ def _refuse_unknown(name: str, kind: type[Method], values: Mapping[str, Any]) ->
         if field not in known:
             hint = nearest(str(field), known) if known else "; it has no fields"
             raise MethodError(f"{name}: unknown field {field!r}{hint}")
+
+
+def _refuse_overruled(name: str, method: Method, values: Mapping[str, Any]) -> None:
+    """A default given beside a preset: `settle` cannot tell it from a field left out, and the preset would win."""
+    try:
+        settled = settle(method)
+    except MethodError as error:
+        raise MethodError(f"{name}: {error}") from None
+    for field in values:
+        if getattr(settled, field) != getattr(method, field):
+            raise MethodError(
+                f"{name}: {field}: {values[field]!r} is the default, which does not win over preset "
+                f"{values['preset']!r} ({getattr(settled, field)!r}); give the other fields instead of the preset"
+            )
 
 
 def _alternatives(name: str, field: str, value: Any, hint: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from harness.cells import CellPlan, SweepPlan
 from harness.errors import SpecError
 from harness.planner import plan_sweep
 from harness.spec import load_sweep
+from methods.interface import MethodError
 
 FINETUNE = {"learning_rate": 1e-3, "losses": {"ce": 1, "kd": 1}}
 
@@ -142,3 +143,8 @@ def test_plan_prints_the_graph_and_writes_nothing(plugin: Path, corpus: Path, tm
     assert {stage["state"] for stage in data["stages"]} == {"to run"}
     assert [set(each) for each in data["cells"]] == [{"row", "seed", "cell", p} for p in ("params", "skipped")]
     assert not (tmp_path / "store").exists()
+
+
+def test_a_method_s_own_refusal_of_its_fields_names_the_method(planned: Any) -> None:
+    with pytest.raises(MethodError, match=r"^svd: layers: 7 is no block of this model; they go from 0 to 1"):
+        planned(methods=["identity", {"svd": {"layers": [0, 7]}}])

@@ -1,5 +1,7 @@
 """Fields as written in YAML: strict, expanded, and back."""
 
+import re
+
 import pytest
 
 from methods.fields import changed_fields, decode, grid
@@ -67,3 +69,15 @@ def test_grid_refuses_nothing_to_choose_from_and_wrong_members():
         grid("tensor_train", {"cores": []})
     with pytest.raises(MethodError, match="cores: Input should be a valid integer"):
         grid("tensor_train", {"cores": [2, "3"]})
+
+
+def test_a_default_beside_a_preset_that_would_overrule_it_is_refused():
+    assert decode("tq", {"preset": "tq-81m", "layers": "even", "head": "untied"}).layers == "even"
+    message = "tq: layers: 'all' is the default, which does not win over preset 'tq-81m' ('odd'); give the other fields"
+    with pytest.raises(MethodError, match=re.escape(message)):
+        decode("tq", {"preset": "tq-81m", "layers": "all"})
+
+
+def test_a_preset_that_does_not_go_with_other_fields_names_the_method():
+    with pytest.raises(MethodError, match=r"^tq: shapes: 'up' is outside matrices: attention"):
+        decode("tq", {"preset": "tq-81m", "matrices": "attention"})
