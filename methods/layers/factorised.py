@@ -17,7 +17,7 @@ from methods.spelling import nearest
 Spec = Mapping[str, Any]
 """JSON-able description of a layer, `{"type": kind, ...}`."""
 
-_TOUCH, _BATCHED, _MOVE, _FEW_TOKENS = 16, 40, 64, 16
+_TOUCH, _BATCHED, _MOVE, _FEW_TOKENS = 16, 56, 64, 16
 """The cost model: measured in float32 on a CPU, where a large product takes 0.01 ns per multiply-add."""
 
 _KINDS: dict[str, type[Factorised]] = {}

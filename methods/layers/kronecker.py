@@ -59,7 +59,7 @@ class KroneckerLinear(Factorised, kind="kronecker"):
         self.left = nn.Parameter(torch.zeros(splits, terms, m1, n1))
         self.right = nn.Parameter(torch.zeros(splits, terms, m2, n2))
         self.scales = nn.Parameter(torch.ones(splits, terms)) if scaled else None
-        self._ways = _ways(splits, terms, (m1, n1), (m2, n2))
+        self._ways = frontier(every_way(splits, terms, (m1, n1), (m2, n2)))
 
     @classmethod
     def from_spec(cls, spec: Spec, out_features: int, in_features: int, *, bias: bool) -> Self:
@@ -163,19 +163,19 @@ def _add(y: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @cache
-def _ways(splits: int, terms: int, left: tuple[int, int], right: tuple[int, int]) -> tuple[Way, ...]:
+def every_way(splits: int, terms: int, left: tuple[int, int], right: tuple[int, int]) -> tuple[Way, ...]:
+    """The two orders and the dense product."""
     (m1, n1), (m2, n2) = left, right
     rows, columns = m1 * m2, n1 * n2
     entries = splits * rows * columns
     stacked = move_cost(splits * rows) if splits > 1 else 0
     a_first = product_cost(n2, splits * terms * m1, n1) + splits * product_cost(m1, m2, terms * n2, batched=True)
     b_first = product_cost(n1, splits * terms * m2, n2, batched=True) + splits * product_cost(m2, m1, terms * n1)
-    ways = [
+    return (
         Way("left_first", 0, a_first + stacked + (move_cost(columns) if n2 > 1 else 0)),
         Way("right_first", 0, b_first + stacked + (move_cost(2 * splits * rows) if m2 > 1 else 0)),
         Way("dense", terms * entries + move_cost(2 * entries), product_cost(1, splits * rows, columns)),
-    ]
-    return frontier(ways)
+    )
 
 
 def kronecker_macs(m1: int, n1: int, m2: int, n2: int) -> int:

@@ -48,7 +48,7 @@ class TensorTrainLinear(Factorised, kind="tensor_train"):
         for name, *shape in zip(self._names, ranks[:-1], out_modes, in_modes, ranks[1:], strict=True):
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
         self._modes = (tuple(out_modes), tuple(in_modes), tuple(ranks))
-        self._ways = _ways(*self._modes)
+        self._ways = frontier(every_way(*self._modes))
         self._padding = prod(in_modes) - in_features
         self._cut = prod(out_modes) > out_features
 
@@ -159,8 +159,8 @@ class Way(NamedTuple):
 
 
 @cache
-def _ways(out_modes: tuple[int, ...], in_modes: tuple[int, ...], ranks: tuple[int, ...]) -> tuple[Way, ...]:
-    """Every way that is the cheapest for some number of tokens at least, the one without merging first."""
+def every_way(out_modes: tuple[int, ...], in_modes: tuple[int, ...], ranks: tuple[int, ...]) -> tuple[Way, ...]:
+    """All ways to merge, the one that merges nothing first."""
     length, ways = len(out_modes), []
     for count in range(length, 0, -1):
         for inner in combinations(range(1, length), count - 1):
@@ -170,7 +170,7 @@ def _ways(out_modes: tuple[int, ...], in_modes: tuple[int, ...], ranks: tuple[in
             merged = [tuple(prod(modes[run]) for run in runs) for modes in (out_modes, in_modes)]
             steps = _steps(merged[0], merged[1], tuple(ranks[bound] for bound in bounds))
             ways.append(Way(bounds, steps, rebuilding, sum(step.cost for step in steps)))
-    return frontier(ways)
+    return tuple(ways)
 
 
 @cache
