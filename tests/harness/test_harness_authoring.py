@@ -28,6 +28,14 @@ from methods.svd import Svd
 WHEEL = Path(__file__).parents[1] / "example_wheel"
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def run(*arguments):
     """Exit code of a command."""
     with pytest.raises(SystemExit) as stop:
@@ -148,7 +156,6 @@ class Mutant(Svd):
 
 def problems(method):
     """What the ZeRO-3 check says on one student."""
-    torch.set_num_threads(1)
     bench = prepare(method, tiny.find("gpt2"))
     fill(bench, (0.7,))
     return list(zero_round_trip(bench))
