@@ -4,17 +4,16 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from methods import student
+from methods import registry, student
 from methods.distilgpt2 import DistilGPT2, kept_layers
 from methods.families import architecture
 from methods.interface import Budget, MethodError, Plan, Refusal
 from methods.kronecker import Kronecker
 from methods.svd import Svd
-from methods.tensor_train import TensorTrain
 
 SPECIAL = {"bos_token_id": 0, "eos_token_id": 0}
 DEMO = {"vocab_size": 4096, "n_positions": 256, "n_embd": 128, "n_layer": 6, "n_head": 4, **SPECIAL}
-COMPRESSORS = {each.__name__: each() for each in (Kronecker, Svd, TensorTrain, DistilGPT2)}
+COMPRESSORS = {name: method for name in registry.names() if (method := registry.load(name)()).budgeted}
 
 
 def smollm2():
@@ -115,7 +114,8 @@ def test_kronecker_takes_the_papers_layout_at_its_size(method, size):
     assert plan.surgery["transformer.wte"] == {"type": "kronecker.embedding", "factors": [2]}
 
 
-DEMO_REFUSES = {("DistilGPT2", 0.8)}
+ONLY_THE_EMBEDDING = {("embedding_svd", 0.66), ("tensor_gpt", 0.66)}
+DEMO_REFUSES = {("distilgpt2", 0.8), ("truncation", 0.8), *ONLY_THE_EMBEDDING}
 SMOLLM2_REFUSES: set[tuple[str, float]] = set()
 
 

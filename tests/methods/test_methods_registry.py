@@ -9,15 +9,19 @@ import pytest
 from methods import registry
 from methods.interface import Method, MethodError
 
-BUILT_IN = {"distilgpt2", "identity", "kronecker", "svd", "tensor_train"}
+BUILT_IN = {
+    "asvd", "distilgpt2", "dsee", "embedding_svd", "fwsvd", "identity", "kronecker", "svd", "svd_llm", "tensor_gpt",
+    "tensor_train", "tq", "truncation",
+}  # fmt: skip
 
 
 def test_lists_and_loads_every_method():
     assert set(registry.names()) >= BUILT_IN
+    assert "low_rank" not in registry.names(), "what several methods share is no method"
     for name in BUILT_IN:
         assert issubclass(registry.load(name), Method)
         assert registry.load(name).__doc__.startswith(registry.summary(name))
-        assert registry.summary(name).endswith((".", "1936.", "2306.02697."))
+        assert registry.summary(name).endswith(".")
 
 
 def test_listing_imports_neither_methods_nor_torch():
