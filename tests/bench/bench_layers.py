@@ -166,11 +166,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.02, help="of a layer's turn")
+    parser.add_argument("--threads", type=int, default=2, help="no more than there are idle cores")
     parser.add_argument("--tokens", type=int, nargs="*", default=TOKENS)
     parser.add_argument("--shapes", nargs="*", default=["x".join(map(str, shape)) for shape in SHAPES])
     parser.add_argument("--families", nargs="*", default=list(FAMILIES), choices=FAMILIES)
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     if not find_spec("tltorch"):
         print("tensorly-torch: not installed")
     for shape in options.shapes:
