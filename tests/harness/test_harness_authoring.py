@@ -183,7 +183,7 @@ def installed(tmp_path_factory):
     shutil.copytree(WHEEL, root / "source", ignore=shutil.ignore_patterns("__pycache__"))
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "install", *options, "--target", root / "target", root / "source"]
-    subprocess.run(command, check=True, capture_output=True, timeout=100)
+    subprocess.run(command, check=True, capture_output=True, timeout=280)
     return root
 
 
@@ -191,16 +191,18 @@ def python(installed, *arguments):
     environment = os.environ | {"PYTHONPATH": str(installed / "target"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *arguments]
     return subprocess.run(
-        command, env=environment, cwd=installed / "source", capture_output=True, text=True, timeout=100, check=False
+        command, env=environment, cwd=installed / "source", capture_output=True, text=True, timeout=280, check=False
     )
 
 
+@pytest.mark.timeout(300)
 def test_an_installed_wheels_method_is_checked_by_name(installed):
     ended = python(installed, "-m", "harness", "check", "block_low_rank", "--fast")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "checks hold on gpt2, llama-untied" in ended.stdout
 
 
+@pytest.mark.timeout(300)
 def test_an_installed_wheels_own_suite_passes(installed):
     ended = python(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
     assert ended.returncode == 0, ended.stdout + ended.stderr
