@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 from methods.families import Matrix, architecture, weight_OI
 from methods.interface import Plan, Statistic, Statistics
-from methods.low_rank import MOST, LowRank, of_matrix, size
+from methods.low_rank import LowRank, of_matrix, size
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+_MOST = 0.9
+"""Fraction of a matrix' entries that `ratios="loss"` gives to two factors at most; above the uniform ratios' limit, so
+that there is room to redistribute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +67,10 @@ def loss_driven_ranks(matrix: Matrix, uniform: Sequence[int], losses: Sequence[f
 
     SVD-LLM V2 groups matrices by their type. Of a group of n with the fraction p removed in all, matrix i loses
     n p w_i / sum(w), w_i = 1 / log(loss_i), with the loss at the uniform rank. A logarithm below 1 counts as 1. No
-    matrix keeps less than rank 1 or more than `MOST`; what these bounds forbid, the others of the group take.
+    matrix keeps less than rank 1 or more than `_MOST`; what these bounds forbid, the others of the group take.
     """
     whole = matrix.size / size(matrix, 1)  # the rank at which two factors are as large as the matrix
-    ceiling = max(int(MOST * whole), *uniform)
+    ceiling = max(int(_MOST * whole), *uniform)
     weights = [1 / log(max(loss, e)) for loss in losses]
 
     def at(level: float) -> list[float]:

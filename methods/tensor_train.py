@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from methods.families import Matrix, Role, architecture
+from methods.families import Architecture, Matrix, Role, architecture
 from methods.interface import Budget, Method, MethodError, Plan, Preset, Refusal, Statistics
 from methods.layers.tensor_train import TensorTrainLinear
 from methods.planning import accept, student_size, uniform_ranks
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Modes = Mapping[Role, Mapping[Literal["out", "in"], tuple[int, ...]]]
 
+MOST = 0.65
+"""A train holds at most this fraction of its matrix' entries, else it stays dense, where the budget can be met so:
+three products near the dense size are slower than the dense product (`tests/bench/bench_layers.py`)."""
 _STEPS = 256
 """Sizes that are tried between the smallest train and the dense matrix."""
 
@@ -101,16 +104,17 @@ class TensorTrain(Method):
         dense = architecture(teacher_config)
         scope = select(dense, self.layers, self.matrices)
         if self.rank is not None:
-            trains: list[Train | None] = [self._train(each, self.rank) for each in scope]
-        else:
-            assert budget is not None
-            outside = dense.num_params - sum(each.size for each in scope)
-            steps = uniform_ranks(scope, budget.target(dense.num_params) - outside, self._size)
+            plan = _planned(dense, scope, [self._train(each, self.rank) for each in scope])
+            return accept(budget, plan, dense.num_params, f"{len(scope)} matrices are in scope, at rank {self.rank}")
+        assert budget is not None
+        entries = budget.target(dense.num_params) - (dense.num_params - sum(each.size for each in scope))
+        for most in (MOST, 1.0):
+            steps = uniform_ranks(scope, entries, self._size, most=most)
             trains = [None if k is None else self._step(each, k) for each, k in zip(scope, steps, strict=True)]
-        surgery = {each.path: _spec(train) for each, train in zip(scope, trains, strict=True) if train is not None}
-        plan = Plan(size=student_size(dense, surgery), surgery=surgery)
-        kept = "ranks of 1 or more" if self.rank is None else f"rank {self.rank}"
-        return accept(budget, plan, dense.num_params, f"{len(scope)} matrices are in scope, at {kept}")
+            plan = _planned(dense, scope, trains)
+            if budget.met_by(plan.size, dense.num_params):
+                break
+        return accept(budget, plan, dense.num_params, f"{len(scope)} matrices are in scope, at ranks of 1 or more")
 
     def _size(self, matrix: Matrix, step: int) -> int:
         """Parameters at a step; beyond the largest useful one, as many as keep the size increasing."""
@@ -167,6 +171,11 @@ class TensorTrain(Method):
             weight_decay=1e-4,
             losses=Losses(ce=1.0),
         )
+
+
+def _planned(dense: Architecture, scope: Sequence[Matrix], trains: Sequence[Train | None]) -> Plan:
+    surgery = {each.path: _spec(train) for each, train in zip(scope, trains, strict=True) if train is not None}
+    return Plan(size=student_size(dense, surgery), surgery=surgery)
 
 
 def _check_modes(role: str, modes: Mapping[Literal["out", "in"], tuple[int, ...]]) -> None:

@@ -89,6 +89,8 @@ class KroneckerLinear(Factorised, kind="kronecker"):
         if way.order == "dense":
             return F.linear(x, self._dense(), bias)
         left, right = self._scaled()
+        if x.numel() == self.in_features and left.shape[:2] == (1, 1):
+            return _one_token(x, left[0, 0], right[0, 0], bias, way.order)
         apply = _left_first if way.order == "left_first" else _right_first
         return apply(x.reshape(-1, self.in_features), left, right, bias).reshape(*x.shape[:-1], self.out_features)
 
@@ -109,6 +111,13 @@ class KroneckerLinear(Factorised, kind="kronecker"):
         if self.left.numel() < self.right.numel():
             return self.left * scales, self.right
         return self.left, self.right * scales
+
+
+def _one_token(x: Tensor, left: Tensor, right: Tensor, bias: Tensor | None, order: str) -> Tensor:
+    """y = A X B^T + b for one token and one product: two small products and no copies."""
+    x_JQ = x.reshape(left.shape[1], right.shape[1])
+    y_IP = (left @ x_JQ) @ right.T if order == "left_first" else left @ (x_JQ @ right.T)
+    return _add(y_IP.reshape(*x.shape[:-1], -1), bias)
 
 
 def _left_first(x_TJ: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:

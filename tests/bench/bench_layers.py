@@ -24,8 +24,8 @@ from methods.tensor_train_modes import fast_modes
 
 SHAPES = ((768, 768), (3072, 768), (768, 3072), (2304, 768))
 TOKENS = (1, 64, 4096)
-KEEPS = (0.25, 0.35, 0.5, 0.65, 0.8, 0.9)
-TRAIN_KEEPS = (0.2, 0.35, 0.5, 0.65, 0.85)
+KEEPS = (0.25, 0.35, 0.5, 0.65, 0.8)
+TRAIN_KEEPS = (0.2, 0.35, 0.5, 0.65)
 SLOW, ABOVE, LEAST_MACS = 1.05, 1.4, 0.25
 
 Row = tuple[str, nn.Module, float]

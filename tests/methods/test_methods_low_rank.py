@@ -186,7 +186,7 @@ def test_loss_driven_ranks_follow_the_formula():
     weights = 1 / np.log(losses)
     formula = 384 * (1 - 4 * (1 - 230 / 384) * weights / weights.sum())
     assert formula.min() > 1
-    assert formula.max() < MOST * 384
+    assert formula.max() < 0.9 * 384
     ranks = loss_driven_ranks(matrix, [230] * 4, losses.tolist())
     assert sum(ranks) == 4 * 230
     assert np.abs(ranks - formula).max() < 1
@@ -213,7 +213,7 @@ def test_near_the_full_size_the_last_matrices_stay_dense(value):
         assert len(blocks) == len(dense.matrices) - len(kept)
         if value >= 0.97:
             assert blocks
-            assert min(kept) > MOST - 0.05
+            assert min(kept) >= MOST - 0.05
             assert blocks[-1] == len(dense.blocks) - 1
     assert planned(Svd(), GPT2Config(), value=1.0).surgery == {}
 
