@@ -89,8 +89,8 @@ class KroneckerLinear(Factorised, kind="kronecker"):
         if way.order == "dense":
             return F.linear(x, self._dense(), bias)
         left, right = self._scaled()
-        if x.numel() == self.in_features and left.shape[:2] == (1, 1):
-            return _one_token(x, left[0, 0], right[0, 0], bias, way.order)
+        if x.numel() == self.in_features and len(left) == 1 and (way.order == "left_first" or left.shape[1] == 1):
+            return _one_token(x, left[0], right[0], bias, way.order)
         apply = _left_first if way.order == "left_first" else _right_first
         return apply(x.reshape(-1, self.in_features), left, right, bias).reshape(*x.shape[:-1], self.out_features)
 
@@ -114,9 +114,14 @@ class KroneckerLinear(Factorised, kind="kronecker"):
 
 
 def _one_token(x: Tensor, left: Tensor, right: Tensor, bias: Tensor | None, order: str) -> Tensor:
-    """y = A X B^T + b for one token and one product: two small products and no copies."""
-    x_JQ = x.reshape(left.shape[1], right.shape[1])
-    y_IP = (left @ x_JQ) @ right.T if order == "left_first" else left @ (x_JQ @ right.T)
+    """y = sum of A_k X B_k^T + b for one token: A as the weight of a product with few rows, which is fast."""
+    terms, m1, n1 = left.shape
+    x_QJ = x.reshape(n1, -1).T
+    if order == "left_first":
+        z_RI = F.linear(x_QJ.contiguous(), left.reshape(terms * m1, n1)).reshape(-1, m1)  # rows q, k
+        y_IP = z_RI.T @ right.permute(2, 0, 1).reshape(len(z_RI), -1)
+    else:
+        y_IP = F.linear(right[0] @ x_QJ, left[0]).T
     return _add(y_IP.reshape(*x.shape[:-1], -1), bias)
 
 
