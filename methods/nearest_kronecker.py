@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from methods.truncated_svd import truncated_svd
@@ -19,8 +21,14 @@ def nearest_kronecker(weight: Tensor, m1: int, n1: int, terms: int = 1) -> tuple
     assert 1 <= terms <= min(m1 * n1, m2 * n2), f"{terms} terms of {m1} x {n1} in {tuple(weight.shape)}"
     folded = weight.reshape(m1, m2, n1, n2)
     if m1 * n1 < m2 * n2:
-        left_AK, right_KB = truncated_svd(folded.permute(0, 2, 1, 3).reshape(m1 * n1, m2 * n2), terms)
+        left_AK, right_KB = truncated_svd(_copied(folded.permute(0, 2, 1, 3)).reshape(m1 * n1, m2 * n2), terms)
     else:  # the transpose, which is the quicker one to copy
-        right_BK, left_KA = truncated_svd(folded.permute(1, 3, 0, 2).reshape(m2 * n2, m1 * n1), terms)
+        right_BK, left_KA = truncated_svd(_copied(folded.permute(1, 3, 0, 2)).reshape(m2 * n2, m1 * n1), terms)
         left_AK, right_KB = left_KA.T, right_BK.T
     return left_AK.T.reshape(terms, m1, n1).contiguous(), right_KB.reshape(terms, m2, n2).contiguous()
+
+
+def _copied(view: Tensor) -> Tensor:
+    """A contiguous copy, in memory of numpy's, which asks for huge pages."""
+    kind = np.float64 if view.dtype == torch.float64 else np.float32
+    return torch.from_numpy(np.empty(tuple(view.shape), kind)).copy_(view.detach())

@@ -20,6 +20,7 @@ _BLOCK = 1 << 19
 """Entries converted and multiplied at a time, so that they stay in the processor's cache."""
 _SINGLE = 1 << 16
 """A float32 matrix with as many entries is tried in float32 first."""
+_FEW_ROWS = 4
 _TRUST = 1e4
 """Directions found at precision eps are kept when the mean dropped eigenvalue of the Gram matrix is above
 _TRUST * eps of the largest. An error E of the Gram matrix mixes directions i and j by E_ij / gap_ij, which adds
@@ -67,33 +68,43 @@ def leading_directions(matrix_SL: Tensor, rank: int) -> tuple[Array, Array]:
 
 def projected(basis_SR: Array, matrix_SL: Tensor) -> Tensor:
     """basis^T matrix (R x L) in float64, multiplied in the precision of the basis."""
-    out_RL = np.empty((basis_SR.shape[1], matrix_SL.shape[1]))  # by numpy, which asks for huge pages
+    basis_RS = torch.from_numpy(basis_SR.T.copy())
+    out_RL = torch.from_numpy(np.empty((len(basis_RS), matrix_SL.shape[1])))  # numpy asks for huge pages
     end = 0
-    for block in _blocks(matrix_SL.detach(), torch.float32 if basis_SR.dtype == np.float32 else torch.float64):
-        start, end = end, end + block.shape[1]
-        out_RL[:, start:end] = basis_SR.T @ block
-    return torch.from_numpy(out_RL)
+    for block_SL in _blocks(matrix_SL, basis_RS.dtype):
+        start, end = end, end + block_SL.shape[1]
+        out_RL[:, start:end] = basis_RS @ block_SL
+    return out_RL
 
 
-def _blocks(matrix_SL: Tensor, dtype: torch.dtype) -> Iterator[Array]:
+def _blocks(matrix_SL: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
     """The columns, a few at a time."""
-    for block in torch.split(matrix_SL, max(1, _BLOCK // matrix_SL.shape[0]), dim=1):
-        yield block.to(dtype).numpy()
+    for block in torch.split(matrix_SL.detach(), max(1, _BLOCK // matrix_SL.shape[0]), dim=1):
+        yield block.to(dtype)
 
 
 def _dense(matrix_SL: Tensor, rank: int, dtype: torch.dtype) -> tuple[float, Array, Array]:
     """The Gram matrix' trace, its leading eigenvectors (S x R) and eigenvalues, descending."""
     gram_SS = np.zeros((matrix_SL.shape[0],) * 2)
     for block in _blocks(matrix_SL, dtype):
-        gram_SS += block @ block.T  # of numpy, which computes one triangle where torch computes both
+        gram_SS += _products(block)
     squares_S, vectors_SS = torch.linalg.eigh(torch.from_numpy(gram_SS).to(dtype))
     squares_R, vectors_SR = squares_S[-rank:].flip(0).double(), vectors_SS[:, -rank:].flip(1)
     return float(gram_SS.trace()), vectors_SR.numpy(), squares_R.numpy()
 
 
+def _products(block_SL: Tensor) -> Array:
+    """The rows' inner products: one by one for a few long rows, which a matrix product is slow for."""
+    if len(block_SL) <= _FEW_ROWS:
+        return np.array([[float(torch.dot(one, other)) for other in block_SL] for one in block_SL])
+    block = block_SL.numpy()
+    products: Array = block @ block.T  # of numpy, which computes one triangle where torch computes both
+    return products
+
+
 def _iterated(matrix_SL: Tensor, rank: int, dtype: torch.dtype) -> tuple[float, Array, Array]:
     """The same by ARPACK's restarted Lanczos iteration from a fixed start, without forming the Gram matrix."""
-    energy = sum(float(np.einsum("sl,sl->", block, block)) for block in _blocks(matrix_SL, dtype))
+    energy = sum(float(torch.linalg.vector_norm(block)) ** 2 for block in _blocks(matrix_SL, dtype))
     matrix: Array = matrix_SL.to(dtype).numpy()
     side = matrix.shape[0]
     if energy == 0:
