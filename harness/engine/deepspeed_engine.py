@@ -158,6 +158,7 @@ class Engine:
     def _initialize(self, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:
         deepspeed = _deepspeed(self.device)
         os.environ["LOCAL_RANK"] = str(self.ranks.local_rank)
+        self._linear = torch.nn.functional.linear
         if self.zero_stage == 3:
             for module, parameters in self.objective.read_elsewhere():
                 for parameter in parameters:
@@ -227,12 +228,17 @@ class Engine:
 
     def abandon(self) -> None:
         """Dismantle the engine after an error: talks to no other worker, and leaves the objective unusable."""
+        self._destroy()
+
+    def _destroy(self) -> None:
+        """End DeepSpeed's engine, and give torch back the linear function that stage 3 replaces for the process."""
         self._engine.destroy()
+        torch.nn.functional.linear = self._linear
 
     def close(self) -> None:
         """Put the full fp32 weights back into the objective and dismantle the engine."""
         weights = self._kept | self.full_state("weight")
-        self._engine.destroy()
+        self._destroy()
         fresh = {
             id(parameter): nn.Parameter(weights[name].to(self.device), requires_grad=parameter.requires_grad)
             for name, parameter in self.parameters.items()

@@ -103,6 +103,12 @@ def plain_curve(steps):
     return curve, student
 
 
+def test_stage_3_leaves_torch_as_it_was():
+    before = torch.nn.functional.linear
+    run(objective(), execution=Execution(zero_stage=3))
+    assert torch.nn.functional.linear is before
+
+
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("micro", [8, 2])
 def test_training_equals_a_plain_torch_loop(zero_stage, micro):
