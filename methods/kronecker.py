@@ -79,9 +79,9 @@ class Kronecker(Method):
     embedding: bool | None = None
     """Factorise the token embedding. None: yes, unless the budget can only be met without; with `shapes`,
     only for an untied head."""
-    head: Head = "tied"
-    """`tied`: the output matrix stays as the teacher has it. `untied`: it becomes a dense matrix of its own, the
-    teacher's embedding, as KnGPT2 counts; it needs a factorised embedding."""
+    head: Head | None = None
+    """`tied`, or left out: the output matrix stays as the teacher has it. `untied`: it becomes a dense matrix of its own,
+    the teacher's embedding, as KnGPT2 counts; it needs a factorised embedding."""
     shapes: Shapes | None = None
     """A's rows and columns by role, out x in, for one of GPT-2's three parts of `qkv`: `{up: [1536, 768]}`. Only these
     roles are factorised, and the embedding, if asked for, at factor 2. None: solved for the budget."""
@@ -133,7 +133,7 @@ class Kronecker(Method):
             return accept(budget, plan, dense.num_params, "shapes are given, and have one size")
         assert budget is not None, "kronecker without shapes is budgeted"
         whole = {step: [step] for step in STEPS}
-        open_choice = self.embedding is None and self.head == "tied"
+        open_choice = self.embedding is None and self.head != "untied"
         choices = (True, False) if open_choice else (self.embedding is not False,)
         sequences = [
             list(moves(dense, scope, form, max_macs=self.max_macs, embedding=whole if choice else {}))

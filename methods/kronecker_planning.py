@@ -145,7 +145,7 @@ def explicit(dense: Architecture, scope: Sequence[Matrix], shapes: Shapes, form:
 
 
 def check_layout(
-    *, shapes: Shapes | None, matrices: Matrices, terms: int, max_macs: float, head: Head, embedding: bool | None
+    *, shapes: Shapes | None, matrices: Matrices, terms: int, max_macs: float, head: Head | None, embedding: bool | None
 ) -> None:
     """Refuse fields that make no sense by themselves or together.
 
@@ -167,7 +167,7 @@ def check_layout(
             raise MethodError(f"shapes: {role!r} is outside matrices: {matrices}; nearest: matrices: all")
 
 
-def laid_out(dense: Architecture, surgery: Surgery, head: Head) -> Plan:
+def laid_out(dense: Architecture, surgery: Surgery, head: Head | None) -> Plan:
     """The plan for a layout; `untied` gives the student a dense output matrix of its own, the teacher's embedding.
 
     Without surgery the plan is the teacher itself, tied as it is.
@@ -177,11 +177,13 @@ def laid_out(dense: Architecture, surgery: Surgery, head: Head) -> Plan:
     return Plan(size=student_size(dense, surgery, untied=untied), surgery=surgery, config_changes=changes)
 
 
-def _unties(dense: Architecture, surgery: Mapping[str, Any], head: Head) -> bool:
+def _unties(dense: Architecture, surgery: Mapping[str, Any], head: Head | None) -> bool:
     return head == "untied" and dense.tied and bool(surgery)
 
 
-def solve(dense: Architecture, sequences: Sequence[Sequence[Move]], budget: Budget, head: Head) -> Plan | Refusal:
+def solve(
+    dense: Architecture, sequences: Sequence[Sequence[Move]], budget: Budget, head: Head | None
+) -> Plan | Refusal:
     """The prefix of a sequence whose size is nearest to the budget, from the first sequence that meets it."""
     target = budget.target(dense.num_params)
     plans = [laid_out(dense, _nearest_prefix(dense, sequence, target, head), head) for sequence in sequences]
@@ -193,7 +195,7 @@ def solve(dense: Architecture, sequences: Sequence[Sequence[Move]], budget: Budg
     return Refusal(reason=reason, nearest=closest.size / dense.num_params)
 
 
-def _nearest_prefix(dense: Architecture, sequence: Sequence[Move], target: int, head: Head) -> Surgery:
+def _nearest_prefix(dense: Architecture, sequence: Sequence[Move], target: int, head: Head | None) -> Surgery:
     """The surgery after the first moves, as many as bring the size nearest to `target`."""
     shapes = {each.path: (each.out_features, each.in_features) for each in dense.matrices}
     shapes[dense.embedding] = (dense.vocab, dense.width)

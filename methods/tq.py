@@ -68,9 +68,9 @@ class TQCompressor(Method):
     embedding: bool | None = None
     """Factorise the token embedding. None: yes, unless the budget can only be met without; with `shapes`, only for an
     untied head."""
-    head: Head = "tied"
-    """`tied`: the output matrix stays as the teacher has it. `untied`: it becomes a dense matrix of its own, the
-    teacher's embedding, as the paper counts; it needs a factorised embedding."""
+    head: Head | None = None
+    """`tied`, or left out: the output matrix stays as the teacher has it. `untied`: it becomes a dense matrix of its own,
+    the teacher's embedding, as the paper counts; it needs a factorised embedding."""
     shapes: Shapes | None = None
     """A's rows and columns by role, out x in. Only these roles are factorised, and the embedding, if asked for, 4x.
     None: solved for the budget."""
@@ -111,7 +111,7 @@ class TQCompressor(Method):
             plan = laid_out(dense, surgery, self.head)
             return accept(budget, plan, dense.num_params, "shapes are given, and have one size")
         assert budget is not None, "tq without shapes is budgeted"
-        open_choice = self.embedding is None and self.head == "tied"
+        open_choice = self.embedding is None and self.head != "untied"
         choices = (True, False) if open_choice else (self.embedding is not False,)
         sequences = [
             list(moves(dense, scope, form, max_macs=self.max_macs, embedding=_SPLITS if choice else {}))

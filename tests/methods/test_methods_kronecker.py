@@ -99,9 +99,17 @@ def test_kronys_shapes_have_its_counts(left, terms, size):
 
 def test_kngpt2s_shapes_are_what_the_solver_takes_at_its_size():
     config = GPT2Config()
-    given = settle(Kronecker(preset="kngpt2", head="tied")).plan(config, None)
+    given = settle(Kronecker(preset="kngpt2")).plan(config, None)
     solved = Kronecker(head="untied").plan(config, Budget(value=given.size))
     assert solved == given
+
+
+def test_a_preset_with_its_output_matrix_tied_has_the_size_that_its_paper_counts():
+    for name, preset in (("kronecker", "kngpt2"), ("tq", "tq-81m")):
+        untied = settle(decode(name, {"preset": preset})).plan(GPT2Config(), None)
+        tied = settle(decode(name, {"preset": preset, "head": "tied"})).plan(GPT2Config(), None)
+        assert tied.size == counted(architecture(GPT2Config()), untied, "without_output_matrix")
+        assert tied.surgery == untied.surgery
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(768, 768), (3072, 768), (768, 3072), (192, 576), (48, 144)])
