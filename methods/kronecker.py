@@ -80,7 +80,7 @@ class Kronecker(Method):
     """Factorise the token embedding. None: yes, unless the budget can only be met without; with `shapes`,
     only for an untied head."""
     head: Head | None = None
-    """`tied`, or left out: the output matrix stays as the teacher has it. `untied`: it becomes a dense matrix of its own,
+    """`tied`, or left out: the output matrix stays as it is. `untied`: it becomes a dense matrix of its own,
     the teacher's embedding, as KnGPT2 counts; it needs a factorised embedding."""
     shapes: Shapes | None = None
     """A's rows and columns by role, out x in, for one of GPT-2's three parts of `qkv`: `{up: [1536, 768]}`. Only these

@@ -69,7 +69,7 @@ class TQCompressor(Method):
     """Factorise the token embedding. None: yes, unless the budget can only be met without; with `shapes`, only for an
     untied head."""
     head: Head | None = None
-    """`tied`, or left out: the output matrix stays as the teacher has it. `untied`: it becomes a dense matrix of its own,
+    """`tied`, or left out: the output matrix stays as it is. `untied`: it becomes a dense matrix of its own,
     the teacher's embedding, as the paper counts; it needs a factorised embedding."""
     shapes: Shapes | None = None
     """A's rows and columns by role, out x in. Only these roles are factorised, and the embedding, if asked for, 4x.
