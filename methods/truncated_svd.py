@@ -21,6 +21,7 @@ _BLOCK = 1 << 19
 _SINGLE = 1 << 16
 """A float32 matrix with as many entries is tried in float32 first."""
 _FEW_ROWS = 4
+"""Up to so many rows their inner products are faster one by one than as a matrix product."""
 _TRUST = 1e4
 """Directions found at precision eps are kept when the mean dropped eigenvalue of the Gram matrix is above
 _TRUST * eps of the largest. An error E of the Gram matrix mixes directions i and j by E_ij / gap_ij, which adds
@@ -85,21 +86,26 @@ def _blocks(matrix_SL: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
 
 def _dense(matrix_SL: Tensor, rank: int, dtype: torch.dtype) -> tuple[float, Array, Array]:
     """The Gram matrix' trace, its leading eigenvectors (S x R) and eigenvalues, descending."""
-    gram_SS = np.zeros((matrix_SL.shape[0],) * 2)
-    for block in _blocks(matrix_SL, dtype):
-        gram_SS += _products(block)
+    gram_SS = _gram(matrix_SL, dtype)
     squares_S, vectors_SS = torch.linalg.eigh(torch.from_numpy(gram_SS).to(dtype))
     squares_R, vectors_SR = squares_S[-rank:].flip(0).double(), vectors_SS[:, -rank:].flip(1)
     return float(gram_SS.trace()), vectors_SR.numpy(), squares_R.numpy()
 
 
-def _products(block_SL: Tensor) -> Array:
-    """The rows' inner products: one by one for a few long rows, which a matrix product is slow for."""
-    if len(block_SL) <= _FEW_ROWS:
-        return np.array([[float(torch.dot(one, other)) for other in block_SL] for one in block_SL])
-    block = block_SL.numpy()
-    products: Array = block @ block.T  # of numpy, which computes one triangle where torch computes both
-    return products
+def _gram(matrix_SL: Tensor, dtype: torch.dtype) -> Array:
+    """The rows' inner products, summed in float64."""
+    side = matrix_SL.shape[0]
+    gram_SS = np.zeros((side, side))
+    if side > _FEW_ROWS:
+        for block_SL in _blocks(matrix_SL, dtype):
+            block = block_SL.numpy()
+            gram_SS += block @ block.T  # of numpy, which computes one triangle where torch computes both
+        return gram_SS
+    rows = matrix_SL.to(dtype)
+    for i in range(side):
+        for j in range(i + 1):
+            gram_SS[i, j] = gram_SS[j, i] = float(torch.dot(rows[i], rows[j]))
+    return gram_SS
 
 
 def _iterated(matrix_SL: Tensor, rank: int, dtype: torch.dtype) -> tuple[float, Array, Array]:
