@@ -95,12 +95,12 @@ def _dense(matrix_SL: Tensor, rank: int, dtype: torch.dtype) -> tuple[float, Arr
 def _gram(matrix_SL: Tensor, dtype: torch.dtype) -> Array:
     """The rows' inner products, summed in float64."""
     side = matrix_SL.shape[0]
-    gram_SS = np.zeros((side, side))
     if side > _FEW_ROWS:
+        total_SS = torch.zeros(side, side, dtype=torch.float64)
         for block_SL in _blocks(matrix_SL, dtype):
-            block = block_SL.numpy()
-            gram_SS += block @ block.T  # of numpy, which computes one triangle where torch computes both
-        return gram_SS
+            total_SS += block_SL @ block_SL.T
+        return total_SS.numpy()
+    gram_SS = np.zeros((side, side))
     rows = matrix_SL.to(dtype)
     for i in range(side):
         for j in range(i + 1):
