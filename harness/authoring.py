@@ -113,7 +113,7 @@ def check_method(
         teachers: tiny teachers by label, or local model directories.
         fields: `key=value`, each value as YAML writes it.
     """
-    from harness.boards import drawn
+    from harness.boards import deliver, drawn
 
     started = time.perf_counter()
     findings = _findings(name, fast, teachers, _parsed(fields))
@@ -121,13 +121,7 @@ def check_method(
         text = json.dumps([asdict(finding) for finding in findings], indent=1) + "\n"
     else:
         text = drawn(report(name, findings, time.perf_counter() - started))
-    if output is None:
-        sys.stdout.write(text)
-    else:
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise SpecError(f"--output {output}: cannot be written: {error.strerror or error}") from error
+    deliver(text, output)
     return 1 if any(finding.status == "failed" for finding in findings) else 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import SpecError, nearest
@@ -43,10 +45,19 @@ def show_row(row: str, store_url: str, *, as_json: bool) -> None:
     print(to_json(found) if as_json else drawn(as_terminal(found)))
 
 
+def deliver(text: str, output: Path | None) -> None:
+    """Print a text, or write it to `output`; SpecError when it cannot be written."""
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"--output {output}: cannot be written: {error.strerror or error}") from error
+
+
 def drawn(renderable: RenderableType) -> str:
     """Text of a rich renderable: coloured and as wide as the terminal, plain and wide elsewhere."""
-    import sys
-
     from rich.console import Console
 
     terminal = sys.stdout.isatty()

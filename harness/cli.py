@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,16 +85,10 @@ def board(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there instead of printing.")] = None,
 ) -> None:
     """The leaderboard."""
-    from harness.boards import render
+    from harness.boards import deliver, render
 
-    text = render(store, sweep, form)
-    if output is None:
-        sys.stdout.write(text)
-    else:
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise SpecError(f"--output {output}: cannot be written: {error.strerror or error}") from error
+    deliver(render(store, sweep, form), output)
+    if output is not None:
         typer.echo(f"wrote {output}")
 
 

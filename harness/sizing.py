@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from methods import student
 from methods.families import architecture
-from methods.interface import Unit
-from methods.layers.factorised import Factorised
-from methods.layers.tied_head import TiedHead
-from methods.student_weights import stored_tensors
+from methods.sizes import macs_per_token
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,27 +32,6 @@ def size_card(model: PreTrainedModel, teacher: PreTrainedModel, directory: Path)
     }
 
 
-def size_in(unit: Unit, model: PreTrainedModel) -> int:
-    """What a budget in `unit` counts: unique parameters, multiply-adds per token, or bytes of weights as stored."""
-    if unit == "macs":
-        return macs_per_token(model)
-    if unit == "bytes":
-        return sum(tensor.numel() * tensor.element_size() for tensor in stored_tensors(model).values())
-    return student.count_params(model)
-
-
 def _own_parameters(head: nn.Module, embedding: nn.Module) -> int:
     tied = {id(p) for p in embedding.parameters()}
     return sum(p.numel() for p in head.parameters() if id(p) not in tied)
-
-
-def macs_per_token(model: nn.Module) -> int:
-    """Multiply-adds per token of all products with weights, output matrix included, embedding look-up not."""
-    total = 0
-    for name, module in model.named_modules():
-        if isinstance(module, Factorised | TiedHead):
-            total += module.macs_per_token
-        elif name.endswith("lm_head") or type(module).__name__ in ("Linear", "Conv1D"):
-            weight = getattr(module, "weight", None)
-            total += 0 if weight is None else weight.numel()
-    return total

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from methods.families import Matrix, architecture
 from methods.interface import Budget, Method, MethodError, Plan, Preset, Refusal, Statistics, Tap
-from methods.kronecker_planning import STEPS, Form, Head, Shapes, check_layout, explicit, laid_out, moves, solve
+from methods.kronecker_planning import STEPS, Form, Head, Shapes, check_layout, plan_layout
 from methods.layers.kronecker import KroneckerEmbedding
-from methods.planning import accept
 from methods.recipe import Losses, Recipe
 from methods.scope import Layers, Matrices, select
 
@@ -98,14 +97,7 @@ class Kronecker(Method):
     of 0.5 were measured at 0.5 to 0.9 of the dense one's time, so that 0.8 is about where none is slower than dense."""
 
     def __post_init__(self) -> None:
-        check_layout(
-            shapes=self.shapes,
-            matrices=self.matrices,
-            terms=self.terms,
-            max_macs=self.max_macs,
-            head=self.head,
-            embedding=self.embedding,
-        )
+        check_layout(self)
         preset = self.presets.get(self.preset or "")
         brought = preset.fields if preset else {}
         shapes, scales = self.shapes or brought.get("shapes"), self.scales or brought.get("scales")
@@ -125,21 +117,7 @@ class Kronecker(Method):
         dense = architecture(teacher_config)
         scope = self._scope(select(dense, self.layers, self.matrices))
         form = Form(terms=self.terms, scaled=self.scales)
-        if self.shapes is not None:
-            surgery = explicit(dense, scope, self.shapes, form)
-            if self.embedding or self.head == "untied":
-                surgery = {dense.embedding: {"type": KroneckerEmbedding.kind, "factors": [2]}, **surgery}
-            plan = laid_out(dense, surgery, self.head)
-            return accept(budget, plan, dense.num_params, "shapes are given, and have one size")
-        assert budget is not None, "kronecker without shapes is budgeted"
-        whole = {step: [step] for step in STEPS}
-        open_choice = self.embedding is None and self.head != "untied"
-        choices = (True, False) if open_choice else (self.embedding is not False,)
-        sequences = [
-            list(moves(dense, scope, form, max_macs=self.max_macs, embedding=whole if choice else {}))
-            for choice in choices
-        ]
-        return solve(dense, sequences, budget, self.head)
+        return plan_layout(self, dense, scope, form, budget, splits={step: [step] for step in STEPS}, given=2)
 
     def _scope(self, matrices: list[Matrix]) -> list[Matrix]:
         return [each for each in matrices if self.attention_output or each.role != "o"]

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from methods.families import Architecture, Matrix, Role
 from methods.interface import Budget, MethodError, Plan, Refusal
 from methods.layers.factorised import count
 from methods.layers.kronecker import KroneckerEmbedding, KroneckerLinear, kronecker_macs
-from methods.planning import student_size
+from methods.planning import accept, student_size
 from methods.scope import Matrices
 from methods.spelling import nearest
 
@@ -144,27 +144,75 @@ def explicit(dense: Architecture, scope: Sequence[Matrix], shapes: Shapes, form:
     return surgery
 
 
-def check_layout(
-    *, shapes: Shapes | None, matrices: Matrices, terms: int, max_macs: float, head: Head | None, embedding: bool | None
-) -> None:
+class Layout(Protocol):
+    """Fields of a method that say what becomes a Kronecker product."""
+
+    @property
+    def shapes(self) -> Shapes | None: ...
+    @property
+    def matrices(self) -> Matrices: ...
+    @property
+    def embedding(self) -> bool | None: ...
+    @property
+    def head(self) -> Head | None: ...
+    @property
+    def terms(self) -> int: ...
+    @property
+    def max_macs(self) -> float: ...
+
+
+def check_layout(layout: Layout) -> None:
     """Refuse fields that make no sense by themselves or together.
 
     Raises:
         MethodError: a number out of range, an untied head beside a dense embedding, or shapes that can replace nothing.
     """
-    if terms < 1:
-        raise MethodError(f"terms: {terms} is no number of products; nearest: 1")
-    if not max_macs > 0:
-        raise MethodError(f"max_macs: {max_macs} leaves no shape; nearest: 0.8")
-    if head == "untied" and embedding is False:
+    shapes = layout.shapes
+    if layout.terms < 1:
+        raise MethodError(f"terms: {layout.terms} is no number of products; nearest: 1")
+    if not layout.max_macs > 0:
+        raise MethodError(f"max_macs: {layout.max_macs} leaves no shape; nearest: 0.8")
+    if layout.head == "untied" and layout.embedding is False:
         raise MethodError("head: untied needs a factorised embedding; nearest: embedding: true")
     if shapes is not None and not shapes:
         raise MethodError("shapes: names no matrix; leave it out to have shapes solved for the budget")
     for role in shapes or ():
         if role not in _ROLES:
             raise MethodError(f"shapes: {role!r} is no role{nearest(str(role), _ROLES)}")
-        if matrices != "all" and (role in _FFN) != (matrices == "ffn"):
-            raise MethodError(f"shapes: {role!r} is outside matrices: {matrices}; nearest: matrices: all")
+        if layout.matrices != "all" and (role in _FFN) != (layout.matrices == "ffn"):
+            raise MethodError(f"shapes: {role!r} is outside matrices: {layout.matrices}; nearest: matrices: all")
+
+
+def plan_layout(
+    layout: Layout,
+    dense: Architecture,
+    scope: Sequence[Matrix],
+    form: Form,
+    budget: Budget | None,
+    *,
+    splits: Mapping[int, Sequence[int]],
+    given: int,
+) -> Plan | Refusal:
+    """The plan for the shapes that `layout` gives, else the one solved for the budget.
+
+    Args:
+        splits: how many times smaller the embedding gets -> the sizes of its small factors.
+        given: which of them goes with given shapes.
+    """
+    if layout.shapes is not None:
+        surgery = explicit(dense, scope, layout.shapes, form)
+        if layout.embedding or layout.head == "untied":
+            surgery = {dense.embedding: {"type": KroneckerEmbedding.kind, "factors": list(splits[given])}, **surgery}
+        plan = laid_out(dense, surgery, layout.head)
+        return accept(budget, plan, dense.num_params, "shapes are given, and have one size")
+    assert budget is not None, "a layout without shapes is budgeted"
+    open_choice = layout.embedding is None and layout.head != "untied"
+    choices = (True, False) if open_choice else (layout.embedding is not False,)
+    sequences = [
+        list(moves(dense, scope, form, max_macs=layout.max_macs, embedding=splits if choice else {}))
+        for choice in choices
+    ]
+    return _solve(dense, sequences, budget, layout.head)
 
 
 def laid_out(dense: Architecture, surgery: Surgery, head: Head | None) -> Plan:
@@ -181,7 +229,7 @@ def _unties(dense: Architecture, surgery: Mapping[str, Any], head: Head | None) 
     return head == "untied" and dense.tied and bool(surgery)
 
 
-def solve(
+def _solve(
     dense: Architecture, sequences: Sequence[Sequence[Move]], budget: Budget, head: Head | None
 ) -> Plan | Refusal:
     """The prefix of a sequence whose size is nearest to the budget, from the first sequence that meets it."""

@@ -67,11 +67,6 @@ def kronecker_permutations(
     return rows, columns
 
 
-def inverse(permutation: Tensor) -> Tensor:
-    """The permutation that undoes `permutation`: x[permutation][inverse(permutation)] is x."""
-    return torch.argsort(permutation)
-
-
 def _ordered(size: tuple[int, int], swapped: bool) -> Index:
     """The places 0, 1, .. as they lie in groups (G x S)."""
     groups, slots = size

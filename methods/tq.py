@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from methods.families import architecture
 from methods.interface import Budget, Method, MethodError, Phase, Plan, Preset, Refusal, Statistics
-from methods.kronecker_planning import Form, Head, Shapes, check_layout, explicit, laid_out, moves, solve
+from methods.kronecker_planning import Form, Head, Shapes, check_layout, laid_out, plan_layout
 from methods.layers.kronecker import KroneckerEmbedding
 from methods.layers.permuted_kronecker import PermutedKroneckerLinear
-from methods.planning import accept
 from methods.recipe import Losses, Recipe
 from methods.scope import Layers, Matrices, select
 
@@ -84,14 +83,7 @@ class TQCompressor(Method):
     take 1.01 of them: as many as the dense matrices."""
 
     def __post_init__(self) -> None:
-        check_layout(
-            shapes=self.shapes,
-            matrices=self.matrices,
-            terms=self.terms,
-            max_macs=self.max_macs,
-            head=self.head,
-            embedding=self.embedding,
-        )
+        check_layout(self)
         if self.rounds < 1:
             raise MethodError(f"rounds: {self.rounds} finds no permutation; nearest: 1, or the method kronecker")
 
@@ -104,20 +96,7 @@ class TQCompressor(Method):
         dense = architecture(teacher_config)
         scope = select(dense, self.layers, self.matrices)
         form = Form(kind=PermutedKroneckerLinear.kind, terms=self.terms)
-        if self.shapes is not None:
-            surgery = explicit(dense, scope, self.shapes, form)
-            if self.embedding or self.head == "untied":
-                surgery = {dense.embedding: {"type": KroneckerEmbedding.kind, "factors": _SPLITS[4]}, **surgery}
-            plan = laid_out(dense, surgery, self.head)
-            return accept(budget, plan, dense.num_params, "shapes are given, and have one size")
-        assert budget is not None, "tq without shapes is budgeted"
-        open_choice = self.embedding is None and self.head != "untied"
-        choices = (True, False) if open_choice else (self.embedding is not False,)
-        sequences = [
-            list(moves(dense, scope, form, max_macs=self.max_macs, embedding=_SPLITS if choice else {}))
-            for choice in choices
-        ]
-        return solve(dense, sequences, budget, self.head)
+        return plan_layout(self, dense, scope, form, budget, splits=_SPLITS, given=4)
 
     def phases(self, teacher_config: PretrainedConfig, plan: Plan) -> list[Phase]:
         """The embedding split once, then the matrices, then the embedding's further splits, on equal shares of tokens.

@@ -13,11 +13,12 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from harness.sizing import size_card, size_in
+from harness.sizing import size_card
 from harness.stage import BudgetMissed, Context, StageFailure
 from methods import student
 from methods.fields import settle
 from methods.interface import Budget, Method, Plan, Refusal, Statistics
+from methods.sizes import size_in
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

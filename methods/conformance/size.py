@@ -13,13 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from methods import student as students
 from methods.conformance.bench import Bench, Check, factorised, nearest_plan
 from methods.families import architecture
-from methods.interface import TOLERANCE, Unit
-from methods.layers.factorised import Factorised, count
+from methods.interface import TOLERANCE
+from methods.layers.factorised import count
 from methods.layers.tied_head import TiedHead
-from methods.student_weights import stored_tensors
+from methods.sizes import size_in
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 
 def size_meets_budget(bench: Bench) -> Iterator[str]:
@@ -41,22 +41,9 @@ def other_units_are_met(bench: Bench) -> Iterator[str]:
         budget, planned = nearest_plan(bench.method, bench.source, 0.5, unit)
         plan = bench.method.refine(bench.teacher, planned, bench.statistics)
         student = bench.method.compress(bench.teacher, plan, seed=0, statistics=bench.statistics)
-        size, whole = (_size_in(unit, model) for model in (student, bench.teacher))
+        size, whole = (size_in(unit, model) for model in (student, bench.teacher))
         if not budget.met_by(size, whole):
             yield f"at {budget} the student has {size:,} {unit}, asked for {budget.target(whole):,}"
-
-
-def _size_in(unit: Unit, model: PreTrainedModel) -> int:
-    """Bytes of the weights as stored, or multiply-adds per token of all products with weights."""
-    if unit == "bytes":
-        return sum(each.numel() * each.element_size() for each in stored_tensors(model).values())
-    total = 0
-    for name, module in model.named_modules():
-        if isinstance(module, Factorised | TiedHead):
-            total += module.macs_per_token
-        elif name == "lm_head" or type(module).__name__ in ("Linear", "Conv1D"):
-            total += module.get_parameter("weight").numel()
-    return total
 
 
 def plan_is_json(bench: Bench) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,18 +23,8 @@ class PermutedKroneckerLinear(KroneckerLinear, kind="permuted_kronecker"):
     rows: Tensor
     columns: Tensor
 
-    def __init__(
-        self,
-        out_features: int,
-        in_features: int,
-        left: tuple[int, int],
-        splits: int = 1,
-        terms: int = 1,
-        *,
-        scaled: bool = False,
-        bias: bool,
-    ) -> None:
-        super().__init__(out_features, in_features, left, splits, terms, scaled=scaled, bias=bias)
+    def __init__(self, out_features: int, in_features: int, *shape: Any, **options: Any) -> None:
+        super().__init__(out_features, in_features, *shape, **options)
         self.register_buffer("rows", torch.arange(out_features, dtype=torch.int32))
         self.register_buffer("columns", torch.arange(in_features, dtype=torch.int32))
 
@@ -42,10 +34,10 @@ class PermutedKroneckerLinear(KroneckerLinear, kind="permuted_kronecker"):
             return F.linear(x, self.materialise(), self.bias)
         bias = None if self.bias is None else self.bias.index_select(0, self.rows)
         y = self.apply_way(way, _permuted(x, self.columns), bias)
-        return _permuted(y, _inverse(self.rows))
+        return _permuted(y, inverse(self.rows))
 
     def materialise(self) -> Tensor:
-        return self._dense().index_select(0, _inverse(self.rows)).index_select(1, _inverse(self.columns))
+        return self._dense().index_select(0, inverse(self.rows)).index_select(1, inverse(self.columns))
 
 
 def _permuted(x: Tensor, permutation: Tensor) -> Tensor:
@@ -53,7 +45,7 @@ def _permuted(x: Tensor, permutation: Tensor) -> Tensor:
     return x.gather(-1, permutation.long().expand(x.shape))
 
 
-def _inverse(permutation: Tensor) -> Tensor:
+def inverse(permutation: Tensor) -> Tensor:
     """The permutation q with q[p[i]] = i."""
     index = torch.arange(permutation.numel(), device=permutation.device)
     return torch.empty_like(index).scatter_(0, permutation.long(), index)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from methods.permutations import inverse, kronecker_permutations
+from methods.layers.permuted_kronecker import inverse
+from methods.permutations import kronecker_permutations
 from methods.truncated_svd import truncated_svd
 
 
