@@ -103,6 +103,9 @@ class Tap:
     Paths are module paths in the causal LM (`transformer.h.3`). `kind="output"` compares the modules' outputs
     (their first element when they return a tuple); `kind="attention"` compares the attention maps of two attention
     modules (`transformer.h.3.attn`), softmax(q k^T / sqrt(d)) after masking.
+
+    With `project` an output tap compares the teacher with a learned linear map of the student's output, for students of
+    another width (FitNets, Romero et al., arXiv 1412.6550): it trains with the student and is left behind.
     """
 
     teacher: str
@@ -110,6 +113,7 @@ class Tap:
     kind: Literal["output", "attention"] = "output"
     loss: Literal["mse", "cosine", "kl"] = "mse"
     weight: float = 1.0
+    project: bool = False
 
 
 class Method(ABC):

@@ -32,12 +32,31 @@ class Strict(BaseModel):
 
 
 class Losses(Strict):
-    """Weights of loss = ce * CE + kd * T^2 KL(teacher || student) + taps * sum of the method's taps."""
+    """Weights of loss = ce * CE + kd * T^2 D(teacher, student) + taps * sum of the method's taps."""
 
     ce: float = Field(default=1.0, ge=0)
     kd: float = Field(default=0.0, ge=0)
     temperature: float = Field(default=2.0, gt=0)
+    divergence: Literal["forward_kl", "reverse_kl", "jsd", "tvd"] = "forward_kl"
+    """D: KL(teacher || student), KL(student || teacher), generalised Jensen-Shannon, or total variation."""
+    jsd_beta: float = Field(default=0.5, gt=0, lt=1)
+    """Weight of the teacher in Jensen-Shannon's mixture; read by `jsd` alone."""
+    top_k: int | None = Field(default=None, gt=0)
+    """Keep the teacher's so many likeliest tokens and the mass of all others as one; None keeps every token."""
     taps: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _used(self) -> Losses:
+        given = [
+            name
+            for name in ("divergence", "jsd_beta", "top_k")
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if given and not self.kd:
+            raise ValueError(f"{given[0]}: of no use without kd; give kd a weight")
+        if "jsd_beta" in given and self.divergence != "jsd":
+            raise ValueError("jsd_beta: of no use without `divergence: jsd`")
+        return self
 
     @property
     def needs_teacher(self) -> bool:

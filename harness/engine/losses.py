@@ -15,14 +15,6 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
 
 
-def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(softmax(teacher / T) || softmax(student / T)) in nats; (..., C) twice, result (...).
-
-    The factor T^2 keeps the gradient's size the same at every temperature (Hinton et al., 2015, section 2).
-    """
-    return temperature**2 * kl(student_logits / temperature, teacher_logits / temperature)
-
-
 def kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(softmax(teacher) || softmax(student)) over the last dimension, in nats; (..., C) twice, result (...)."""
     student_log, teacher_log = F.log_softmax(student, -1), F.log_softmax(teacher, -1)
@@ -48,6 +40,11 @@ def mean_over_positions(values_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
         return values_BT.mean()
     weights_BT = mask_BT.to(values_BT.dtype)
     return ((values_BT * weights_BT).sum(1) / weights_BT.sum(1)).mean()
+
+
+def at_least_fp32(tensor: Tensor) -> Tensor:
+    """The tensor in fp32, or as it is where it is wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 BY_NAME = {"mse": mse, "cosine": cosine, "kl": kl}
@@ -84,7 +81,8 @@ class _AttentionKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q_s, k_s, q_t, k_t, scale_s, scale_t, visible, row_weights_BT, block_rows):  # type: ignore[no-untyped-def]
         heads, length = q_s.shape[1], q_s.shape[2]
-        loss = q_s.new_zeros((), dtype=torch.float32)
+        wide = torch.promote_types(q_s.dtype, torch.float32)
+        loss = q_s.new_zeros((), dtype=wide)
         grad_q, grad_k = torch.empty_like(q_s), torch.zeros_like(k_s)
         for start in range(0, length, block_rows):
             rows = slice(start, min(start + block_rows, length))
@@ -93,7 +91,7 @@ class _AttentionKL(torch.autograd.Function):
             log_s = _log_map(q_s[:, :, rows], k_s[:, :, seen], scale_s, hidden)
             log_t = _log_map(q_t[:, :, rows], k_t[:, :, seen], scale_t, hidden)
             p_t = log_t.exp()
-            weights = row_weights_BT[:, None, rows, None].float() / heads
+            weights = row_weights_BT[:, None, rows, None].to(wide) / heads
             loss += (p_t * (log_t - log_s) * weights).sum()
             grad_scores = (log_s.exp_().sub_(p_t).mul_(weights).mul_(scale_s)).to(q_s.dtype)
             grad_q[:, :, rows] = grad_scores @ k_s[:, :, seen]
@@ -116,5 +114,5 @@ def _hidden_entries(visible: Tensor | None, rows: slice, device: torch.device) -
 
 
 def _log_map(query: Tensor, key: Tensor, scale: float, hidden: Tensor) -> Tensor:
-    scores = (query @ key.transpose(-1, -2)).float() * scale
+    scores = at_least_fp32(query @ key.transpose(-1, -2)) * scale
     return F.log_softmax(scores.masked_fill_(hidden, torch.finfo(scores.dtype).min), -1)

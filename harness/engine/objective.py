@@ -1,4 +1,4 @@
-"""What is minimised: loss = ce * CE + kd * T^2 KL(teacher || student) + taps * sum over taps of weight * loss(tap).
+"""What is minimised: loss = ce * CE + kd * T^2 D(teacher, student) + taps * sum over taps of weight * loss(tap).
 
 An objective is the module that the engine trains: its forward pass takes a batch and returns the scalar loss. The
 student is a submodule; the frozen teacher is not, so that the engine neither partitions, trains nor saves it.
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from harness.engine.losses import cross_entropy, distillation_kl
-from harness.engine.taps import Recording, check_taps, recording, tap_loss
+from harness.engine.divergences import distillation, divergence_of
+from harness.engine.losses import cross_entropy
+from harness.engine.taps import Recording, check_taps, projections, recording, tap_loss
 from harness.engine.vocabulary import VocabularyLoss, check_head
 from harness.stage import StageFailure
 from methods.interface import Tap
@@ -30,6 +31,7 @@ class Objective(nn.Module):
     """A student, a frozen teacher or None, the weights of the losses, and the taps that compare the two.
 
     Taps are ignored when their weight in `losses` is 0. `parts` holds the terms of the last forward pass, detached.
+    `projections` holds the learned maps of the taps that have one; they train with the student and are not part of it.
 
     Raises:
         StageFailure: a loss needs a teacher and there is none, a tap names a module that is not there, or compares
@@ -46,6 +48,7 @@ class Objective(nn.Module):
         self.losses = losses
         self.taps = tuple(taps) if losses.taps else ()
         self.parts: dict[str, Tensor] = {}
+        self.projections = nn.ModuleDict()
         self._outside = (teacher.eval().requires_grad_(False),) if teacher is not None and losses.needs_teacher else ()
         self._check()
 
@@ -69,9 +72,13 @@ class Objective(nn.Module):
                 with recording(self.teacher, self.taps, "teacher") as theirs:
                     self.teacher(**batch, use_cache=False)
                 check_taps(self.taps, ours, theirs)
+                self.projections = projections(self.taps, ours, theirs)
 
     def _tap_losses(self, ours: Recording, theirs: Recording, mask_BT: Tensor | None) -> Tensor:
-        terms = [tap.weight * tap_loss(tap, ours, theirs, mask_BT) for tap in self.taps]
+        terms = [
+            tap.weight * tap_loss(tap, ours, theirs, mask_BT, self.projections[str(number)] if tap.project else None)
+            for number, tap in enumerate(self.taps)
+        ]
         total = torch.stack(terms).sum()
         self.parts["taps"] = total.detach()
         return self.losses.taps * total
@@ -149,7 +156,7 @@ class ClassificationObjective(Objective):
     def _soft_loss(self, logits_BC: Tensor, teacher_BC: Tensor) -> Tensor:
         if logits_BC.shape[-1] == 1:
             return (logits_BC - teacher_BC).square().mean()
-        return distillation_kl(logits_BC, teacher_BC, self.losses.temperature).mean()
+        return distillation(logits_BC, teacher_BC, divergence_of(self.losses), self.losses.temperature).mean()
 
 
 def _hidden(model: Any, input_ids: Tensor) -> Tensor:

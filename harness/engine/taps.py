@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harness.engine.losses import BY_NAME, attention_kl, mean_over_positions
+from harness.engine.losses import BY_NAME, at_least_fp32, attention_kl, mean_over_positions
 from harness.stage import StageFailure
 from methods.interface import Tap
 
@@ -75,16 +75,38 @@ def submodule(model: nn.Module, path: str, side: str) -> nn.Module:
     return here
 
 
-def tap_loss(tap: Tap, student: Recording, teacher: Recording, mask_BT: Tensor | None) -> Tensor:
+def projections(taps: Sequence[Tap], student: Recording, teacher: Recording) -> nn.ModuleDict:
+    """Number of a tap with `project` -> its linear map from the student's width to the teacher's, without bias.
+
+    Each is drawn from a stream of its own, N(0, 1 / student width), whatever else is random in a training.
+    """
+    maps = nn.ModuleDict()
+    for number, tap in enumerate(taps):
+        if tap.project:
+            ours = student.outputs[tap.student]
+            width_out, width_in = teacher.outputs[tap.teacher].shape[-1], ours.shape[-1]
+            drawn = torch.randn(width_out, width_in, generator=torch.Generator().manual_seed(number))
+            projection = nn.Linear(width_in, width_out, bias=False)
+            projection.weight = nn.Parameter((drawn / width_in**0.5).to(ours.device, ours.dtype))
+            maps[str(number)] = projection
+    return maps
+
+
+def tap_loss(
+    tap: Tap, student: Recording, teacher: Recording, mask_BT: Tensor | None, projection: nn.Module | None = None
+) -> Tensor:
     """One tap's loss: mean over the real positions of each example, then over examples (and heads).
 
-    An `output` tap compares position by position: mse, 1 - cosine, or KL of softmaxes over features. An `attention`
-    tap is KL(teacher map || student map), mean over heads and query rows (papers.md: L_att).
+    An `output` tap compares position by position: mse, 1 - cosine, or KL of softmaxes over features; the student's
+    output goes through `projection` first, where there is one. An `attention` tap is KL(teacher map || student map),
+    mean over heads and query rows (KnGPT2's L_att).
     """
     if tap.kind == "output":
         theirs = teacher.outputs[tap.teacher]
         ours = student.outputs[tap.student]
-        return mean_over_positions(BY_NAME[tap.loss](ours.float(), theirs.float()), mask_BT)
+        if projection is not None:
+            ours = projection(ours)
+        return mean_over_positions(BY_NAME[tap.loss](at_least_fp32(ours), at_least_fp32(theirs)), mask_BT)
     ours_qk, theirs_qk = student.attention[tap.student], teacher.attention[tap.teacher]
     batch, _, length, _ = ours_qk.query_BHTD.shape
     weights_BT = torch.ones(batch, length, device=ours_qk.query_BHTD.device) if mask_BT is None else mask_BT.float()
@@ -100,8 +122,10 @@ def check_taps(taps: Sequence[Tap], student: Recording, teacher: Recording) -> N
     for tap in taps:
         if tap.kind == "attention" and tap.loss != "kl":
             raise StageFailure(f"tap {_name(tap)}: attention maps are compared by kl, not {tap.loss}")
+        if tap.kind == "attention" and tap.project:
+            raise StageFailure(f"tap {_name(tap)}: attention maps have no width to project")
         theirs, ours = _shape(tap, teacher, tap.teacher), _shape(tap, student, tap.student)
-        if theirs != ours:
+        if theirs != ours and not tap.project:
             what = "widths" if tap.kind == "output" else "numbers of heads"
             raise StageFailure(f"tap {_name(tap)}: {what} differ: teacher {theirs}, student {ours}")
 

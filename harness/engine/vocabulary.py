@@ -5,20 +5,24 @@ Shape suffixes: N positions of a micro-batch, D width of a hidden state, V vocab
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.engine.divergences import Divergence, divergence_of, forward_kl
 from harness.stage import StageFailure
 from methods.recipe import Losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CHUNK_ELEMENTS = 2**20
-"""Logits of one model that exist at once: a chunk has this many divided by V positions."""
+CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**25}
+"""Logits of one model that exist at once: a chunk has this many divided by V positions. Small chunks read and write the
+weight's gradient more often than they compute."""
+BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**25}
+"""Logits that the softmax and the divergence work on at a time: on a CPU so few that they stay in its cache."""
 
 
 def vocabulary_loss(
@@ -33,86 +37,108 @@ def vocabulary_loss(
     ce: float,
     kd: float,
     temperature: float,
+    divergence: Divergence = forward_kl,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """ce * CE + kd * T^2 KL(teacher || student), and the two terms by themselves (detached), as means over positions.
+    """ce * CE + kd * T^2 D(teacher, student), and the two terms by themselves (detached), as means over positions.
 
     With z = h W^T + b, p = softmax(z), and p_T, q_T the student's and teacher's softmax at temperature T:
 
-        CE = -log p[target]      T^2 KL = T^2 sum_v q_T (log q_T - log p_T)
-        dloss/dz = ce (p - onehot(target)) + kd T (p_T - q_T)
+        CE = -log p[target]      D = D(q_T, p_T), one of `harness.engine.divergences`
+        dloss/dz = ce (p - onehot(target)) + kd T dD/d(z / T)
 
     The gradient is applied to hidden states, weight and bias chunk by chunk during the forward pass, so that logits
     (N x V) of either model never exist at once, and nothing is computed twice. Gradients reach whatever the weight was
     computed from. Terms with weight zero are not computed (reported as 0).
     """
+    terms = Terms(ce, kd, temperature, divergence)
+    chunk = chunk or max(1, CHUNK_ELEMENTS[student_ND.device.type] // student_weight_VD.shape[0])
     values: tuple[Tensor, Tensor, Tensor] = _VocabularyLoss.apply(  # type: ignore[no-untyped-call]
         student_ND, student_weight_VD, student_bias_V, targets_N, teacher_ND, teacher_weight_VD, teacher_bias_V,
-        ce, kd, temperature, chunk or max(1, CHUNK_ELEMENTS // student_weight_VD.shape[0]),
+        terms, min(chunk, len(targets_N)),
     )  # fmt: skip
     return values
 
 
+class Terms(NamedTuple):
+    """What is computed from logits, and how much it weighs."""
+
+    ce: float
+    kd: float
+    temperature: float
+    divergence: Divergence
+
+
 class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, student, weight, bias, targets, teacher, t_weight, t_bias, ce, kd, temperature, chunk):  # type: ignore[no-untyped-def]
+    def forward(ctx, student, weight, bias, targets, teacher, t_weight, t_bias, terms, chunk):  # type: ignore[no-untyped-def]
         count = len(targets)
-        sums = torch.zeros(
-            2, dtype=torch.float64 if student.device.type == "cpu" else torch.float32, device=student.device
-        )
+        exact = torch.float64 if student.device.type == "cpu" else torch.float32
+        sums = torch.zeros(2, dtype=exact, device=student.device)
         grad_student = torch.empty_like(student)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias) if bias is not None else None
+        # Two buffers for all chunks: fresh memory of this size costs more than the arithmetic done in it.
+        buffers = [student.new_empty(chunk, weight.shape[0]) for _ in range(2 if terms.kd else 1)]
         for start in range(0, count, chunk):
             part = slice(start, start + chunk)
-            logits = F.linear(student[part], weight, bias)
-            teacher_logits = F.linear(teacher[part], t_weight, t_bias) if kd else None
-            grad = _chunk(logits, targets[part], teacher_logits, ce, kd, temperature, sums).div_(count)
-            grad = grad.to(student.dtype)
+            logits = _logits(student[part], weight, bias, buffers[0])
+            teacher_logits = _logits(teacher[part], t_weight, t_bias, buffers[1]) if terms.kd else None
+            grad = _to_gradient(logits, targets[part], teacher_logits, terms, sums, 1 / count)
             torch.mm(grad, weight, out=grad_student[part])
             if grad_weight is not None:
                 grad_weight.addmm_(grad.t(), student[part])
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
         ctx.save_for_backward(grad_student, grad_weight, grad_bias)
-        terms = (sums / count).to(torch.promote_types(student.dtype, torch.float32))
-        cross_entropy, divergence = terms.unbind()
-        total = ce * cross_entropy + kd * divergence
-        parts = cross_entropy.clone(), divergence.clone()
+        means = (sums / count).to(torch.promote_types(student.dtype, torch.float32))
+        cross_entropy, distilled = means.unbind()
+        total = terms.ce * cross_entropy + terms.kd * distilled
+        parts = cross_entropy.clone(), distilled.clone()
         ctx.mark_non_differentiable(*parts)
         return total, *parts
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        grads = (None if saved is None else saved * grad.to(saved.dtype) for saved in ctx.saved_tensors)
-        return *grads, *(None,) * 8
+        grads = (None if saved is None else saved.mul_(grad.to(saved.dtype)) for saved in ctx.saved_tensors)
+        return *grads, *(None,) * 6
 
 
-def _chunk(
-    logits: Tensor,
-    targets: Tensor,
-    teacher_logits: Tensor | None,
-    ce: float,
-    kd: float,
-    temperature: float,
-    sums: Tensor,
+def _logits(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, buffer: Tensor) -> Tensor:
+    out = buffer[: len(hidden_ND)]
+    if bias_V is None:
+        return torch.mm(hidden_ND, weight_VD.t(), out=out)
+    return torch.addmm(bias_V, hidden_ND, weight_VD.t(), out=out)
+
+
+def _to_gradient(
+    logits_NV: Tensor, targets_N: Tensor, teacher_NV: Tensor | None, terms: Terms, sums: Tensor, scale: float
 ) -> Tensor:
-    """Add the chunk's CE and T^2 KL to `sums`; return dloss/dlogits of the chunk's summed loss."""
+    """Overwrite logits by `scale` times the gradient of the chunk's summed loss; add its CE and T^2 D to `sums`."""
+    block = max(1, BLOCK_ELEMENTS[logits_NV.device.type] // logits_NV.shape[1])
+    for start in range(0, len(logits_NV), block):
+        part = slice(start, start + block)
+        theirs = None if teacher_NV is None else teacher_NV[part]
+        torch.mul(_gradient(logits_NV[part], targets_N[part], theirs, terms, sums), scale, out=logits_NV[part])
+    return logits_NV
+
+
+def _gradient(logits: Tensor, targets: Tensor, teacher: Tensor | None, terms: Terms, sums: Tensor) -> Tensor:
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     grad = None
-    if teacher_logits is not None:
-        log_q = F.log_softmax(teacher_logits.to(logits.dtype).div_(temperature), -1)
-        log_p = F.log_softmax(logits / temperature, -1)
-        q = log_q.exp()
-        sums[1] += temperature**2 * torch.dot(q.flatten(), log_q.sub_(log_p).flatten())
-        grad = log_p.exp_().sub_(q).mul_(kd * temperature)
-    if ce:
+    if teacher is not None:
+        log_q = F.log_softmax(teacher.to(logits.dtype) / terms.temperature, -1)
+        log_p = F.log_softmax(logits / terms.temperature, -1)
+        values, grad = terms.divergence(log_p, log_q)
+        sums[1] += terms.temperature**2 * values.sum()
+        grad.mul_(terms.kd * terms.temperature)
+    if terms.ce:
         log_p = F.log_softmax(logits, -1)
         index = targets[:, None]
         sums[0] -= log_p.gather(1, index).sum()
         by_ce = log_p.exp_()
         by_ce.scatter_add_(1, index, by_ce.new_full((1, 1), -1.0).expand_as(index))
-        grad = by_ce.mul_(ce) if grad is None else grad.add_(by_ce, alpha=ce)
+        grad = by_ce.mul_(terms.ce) if grad is None else grad.add_(by_ce, alpha=terms.ce)
     return torch.zeros_like(logits) if grad is None else grad
 
 
@@ -156,6 +182,7 @@ class VocabularyLoss(nn.Module):
             ce=self._losses.ce,
             kd=self._losses.kd if teacher is not None else 0.0,
             temperature=self._losses.temperature,
+            divergence=divergence_of(self._losses),
         )
 
 

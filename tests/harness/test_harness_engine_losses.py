@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
 from harness.engine import losses
 
@@ -16,16 +16,6 @@ def test_cross_entropy_is_minus_log_probability():
     logits, targets = rows(0, 5, 7), np.array([0, 6, 3, 3, 1])
     ours = losses.cross_entropy(torch.tensor(logits), torch.tensor(targets))
     np.testing.assert_allclose(ours, -log_softmax(logits, -1)[np.arange(5), targets], atol=1e-12)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 2.5])
-def test_distillation_kl_is_teacher_against_student(temperature):
-    student, teacher = rows(0, 4, 9), rows(1, 4, 9)
-    q = softmax(teacher / temperature, -1)
-    expected = temperature**2 * (q * (np.log(q) - log_softmax(student / temperature, -1))).sum(-1)
-    ours = losses.distillation_kl(torch.tensor(student), torch.tensor(teacher), temperature)
-    np.testing.assert_allclose(ours, expected, atol=1e-12)
-    assert not np.allclose(expected, losses.distillation_kl(torch.tensor(teacher), torch.tensor(student), temperature))
 
 
 def test_mse_and_cosine_are_per_position():
@@ -55,9 +45,11 @@ def dense_attention_kl(q_s, k_s, q_t, k_t, hidden, weights_BT):
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_kl_in_blocks_equals_whole_maps(masked):
     generator = torch.Generator().manual_seed(0)
-    q_s, k_s = (torch.randn(2, 3, 11, 4, generator=generator, requires_grad=True) for _ in range(2))
-    q_t, k_t = (torch.randn(2, 3, 11, 6, generator=generator) for _ in range(2))
-    weights_BT = torch.rand(2, 11, generator=generator)
+    q_s, k_s = (
+        torch.randn(2, 3, 11, 4, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2)
+    )
+    q_t, k_t = (torch.randn(2, 3, 11, 6, generator=generator, dtype=torch.float64) for _ in range(2))
+    weights_BT = torch.rand(2, 11, generator=generator, dtype=torch.float64)
     weights_BT /= weights_BT.sum()
     causal = torch.ones(11, 11).tril().bool()
     visible = causal & (torch.arange(11) < torch.tensor([11, 7])[:, None])[:, None, None] if masked else None
@@ -68,6 +60,6 @@ def test_attention_kl_in_blocks_equals_whole_maps(masked):
         q_s, k_s, q_t, k_t, student_scale=0.5, teacher_scale=0.3, visible=visible, row_weights_BT=weights_BT,
         block_rows=4,
     )  # fmt: skip
-    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
     for grad, whole in zip(torch.autograd.grad(3 * ours, (q_s, k_s)), expected_grads, strict=True):
-        torch.testing.assert_close(grad, 3 * whole, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(grad, 3 * whole, rtol=1e-10, atol=1e-10)

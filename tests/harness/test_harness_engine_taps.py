@@ -98,9 +98,40 @@ def test_attention_taps_reach_the_student_by_gradient():
     assert h1.attn.c_attn.weight.grad is None or h1.attn.c_attn.weight.grad.abs().sum() == 0
 
 
+@pytest.mark.parametrize("loss", ["mse", "cosine"])
+def test_a_projection_compares_students_of_another_width_and_learns(loss):
+    tap = Tap(teacher="transformer.h.1", student="transformer.h.0", loss=loss, project=True)
+    objective = LanguageModelObjective(gpt2(seed=0), gpt2(width=12, seed=1), Losses(ce=0.0, taps=1.0), [tap])
+    (projection,) = objective.projections.values()
+    assert projection.weight.shape == (12, 8)
+    value = objective({"input_ids": TOKENS, "targets": TOKENS})
+    with torch.no_grad():
+        s, t = (m(TOKENS, output_hidden_states=True).hidden_states for m in (objective.student, objective.teacher))
+        mapped, theirs = s[1] @ projection.weight.T, objective.teacher.transformer.h[1](t[1])
+        theirs = theirs[0] if isinstance(theirs, tuple) else theirs
+        rows = (mapped - theirs).square().mean(-1)
+        if loss == "cosine":
+            rows = 1 - (mapped * theirs).sum(-1) / mapped.norm(dim=-1) / theirs.norm(dim=-1)
+    assert value.item() == pytest.approx(rows.mean().item(), rel=1e-5)
+    value.backward()
+    assert projection.weight.grad.abs().sum() > 0
+    assert "projections.0.weight" in dict(objective.named_parameters())
+    assert not any("projection" in name for name in objective.student.state_dict())
+
+
 @pytest.mark.parametrize(
     ("tap", "message"),
     [
+        (
+            Tap(
+                teacher="transformer.h.0.attn",
+                student="transformer.h.0.attn",
+                kind="attention",
+                loss="kl",
+                project=True,
+            ),
+            "no width to project",
+        ),
         (Tap(teacher="transformer.h.7", student="transformer.h.0"), r"teacher has no module 'transformer.h.7'.*: 0, 1"),
         (Tap(teacher="transformer.h.0", student="transformer.h.0"), "widths differ: teacher 12, student 8"),
         (
