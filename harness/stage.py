@@ -25,6 +25,22 @@ class Diverged(StageFailure):
         self.step = step
 
 
+class OutOfMemory(StageFailure):
+    """Memory ran out; `smaller` is the micro-batch to try next, None when there is none."""
+
+    failure_class = "out_of_memory"
+
+    def __init__(self, reason: str, smaller: int | None = None) -> None:
+        super().__init__(reason)
+        self.smaller = smaller
+
+
+class Preempted(StageFailure):
+    """The process was asked to end (SIGTERM); its work is in a checkpoint, and another attempt goes on from there."""
+
+    failure_class = "infrastructure"
+
+
 class BudgetMissed(StageFailure):
     """The student built is not of the size that was asked for."""
 
@@ -47,7 +63,14 @@ class Execution:
     offload: bool = False
     """Keep optimiser state in host memory (ZeRO 1-3 on GPU)."""
     activation_checkpointing: bool = False
+    shard_teacher: bool = False
+    """Partition the frozen teacher over the workers too; with ZeRO 3."""
     checkpoint_every_s: float = 60.0
+    checkpoint_every_steps: int | None = None
+    """Instead of `checkpoint_every_s`."""
+    kept_checkpoints: int = 2
+    collective_timeout_s: float = 600.0
+    """How long a worker waits for another one before it gives up."""
     alone: bool = False
     """Runs while nothing else does: for stages that measure time."""
     deepspeed: Mapping[str, Any] = field(default_factory=dict)

@@ -16,7 +16,8 @@ from harness.executor import Job, Outcome
 from harness.provenance import environment
 from harness.stage import Context, Ranks, StageFailure, silent
 from methods.interface import MethodError
-from results.artifacts import Artifacts, Attempt, Manifest, StoredCheckpoints
+from results.artifacts import Artifacts, Attempt, Manifest
+from results.checkpoints import StoredCheckpoints
 from results.errors import StoreError
 from results.lease import Lease
 from results.store import Store, sha256

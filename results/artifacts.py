@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from results.errors import StoreError
 from results.store import Store, sha256
-
-KEPT_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,45 +155,3 @@ class Artifacts:
         attempts = self.attempts(stage, key)
         final = attempts and attempts[-1].status == "failed" and attempts[-1].failure_class != "infrastructure"
         return attempts[-1] if final else None
-
-
-class StoredCheckpoints:
-    """Checkpoints of a key: `<step>-<attempt>/` with `complete.json` written last; the newest two are kept."""
-
-    def __init__(self, artifacts: Artifacts, stage: str, key: str, attempt: str) -> None:
-        self.store = artifacts.store
-        self.home = f"{artifacts.home(stage, key)}/checkpoints"
-        self.attempt = attempt
-
-    def _complete(self) -> list[str]:
-        return [n for n in self.store.names(self.home) if self.store.exists(f"{self.home}/{n}/complete.json")]
-
-    def latest(self) -> tuple[int, Path] | None:
-        """Step and local directory of the newest complete checkpoint."""
-        names = self._complete()
-        if not names:
-            return None
-        name = f"{self.home}/{names[-1]}"
-        if self.store.local:
-            return int(names[-1].split("-")[0]), self.store.local / name
-        target = Path(tempfile.mkdtemp(prefix="weighin-checkpoint-"))
-        for file in self.store.names(name):
-            self.store.fs.get_file(self.store.path(f"{name}/{file}"), str(target / file))
-        return int(names[-1].split("-")[0]), target
-
-    @contextmanager
-    def writing(self, step: int) -> Iterator[Path]:
-        """A local directory that becomes the newest checkpoint when the block ends without an error."""
-        name = f"{self.home}/{step:09d}-{self.attempt}"
-        if self.store.local:
-            directory = self.store.local / name
-            shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir(parents=True)
-        else:
-            directory = Path(tempfile.mkdtemp(prefix="weighin-checkpoint-"))
-        yield directory
-        if not self.store.local:
-            self.store.move_in(directory, name)
-        self.store.write(f"{name}/complete.json", json.dumps({"step": step}).encode())
-        for old in self._complete()[:-KEPT_CHECKPOINTS]:
-            self.store.remove(f"{self.home}/{old}")

@@ -26,8 +26,8 @@ class MicroBatch:
     tensors: dict[str, Tensor]
     share: float
     """Fraction of the global batch's rows; 0 for a filler that only keeps workers in step."""
-    seed: int
-    """For dropout: made of the batches' seed and the first row's place in the stream, whoever computes it."""
+    first_row: int
+    """Key of the first row for dropout: the batches' seed and the row's place in the stream; the others follow."""
 
 
 class Batches(Protocol):
@@ -94,7 +94,7 @@ class TokenBatches:
         rows_BT = self._tokens[starts[:, None] + np.arange(self.row_tokens + 1)]
         rows = torch.from_numpy(rows_BT.astype(np.int64))
         tensors = {"input_ids": rows[:, :-1].contiguous(), "targets": rows[:, 1:].contiguous()}
-        return MicroBatch(tensors=tensors, share=micro / self.rows, seed=self.seed * 2**40 + first_row)
+        return MicroBatch(tensors=tensors, share=micro / self.rows, first_row=self.seed * 2**40 + first_row)
 
     def _window(self, row: int) -> int:
         epoch, place = divmod(row, self.windows)
@@ -108,7 +108,9 @@ POOL_BATCHES = 50
 
 
 class ExampleBatches:
-    """Labelled examples, bucketed by length and padded on the right; the last batch of an epoch may be partial.
+    """Labelled examples, bucketed by length and padded on the right to their global batch's longest.
+
+    The last batch of an epoch may be partial.
 
     Each epoch: shuffle the examples, sort them by length within pools of `POOL_BATCHES` batches, cut into batches,
     shuffle the full batches; a partial one comes last. Labels are class indices, or numbers for regression (float).
@@ -152,15 +154,15 @@ class ExampleBatches:
 
     def _micro_batch(self, step: int, batch: NDArray[np.int64], first: int, stop: int) -> MicroBatch:
         rows = batch[first:stop] if first < stop else batch[:1]
-        width = int(self._lengths[rows].max())
+        width = int(self._lengths[batch].max())
         input_ids = torch.full((len(rows), width), self._pad_id)
         attention_mask = torch.zeros(len(rows), width, dtype=torch.int64)
         for place, row in enumerate(rows):
             input_ids[place, : self._lengths[row]] = torch.tensor(self._encoded[row])
             attention_mask[place, : self._lengths[row]] = 1
         tensors = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": self._labels[rows]}
-        seed = self.seed * 2**40 + step * self.rows + first
-        return MicroBatch(tensors=tensors, share=max(0, stop - first) / len(batch), seed=seed)
+        first_row = self.seed * 2**40 + step * self.rows + first
+        return MicroBatch(tensors=tensors, share=max(0, stop - first) / len(batch), first_row=first_row)
 
     def _batch(self, step: int) -> NDArray[np.int64]:
         epoch, place = divmod(step, self.steps_per_epoch)

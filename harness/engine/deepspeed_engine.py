@@ -19,38 +19,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from harness.engine.batches import MicroBatch
+from harness.engine.dropout import dropouts, key_rows
 from harness.engine.objective import Objective
-from harness.stage import Execution, Ranks, StageFailure
+from harness.engine.process_group import device_of, join_process_group
+from harness.stage import Execution, Ranks
 from methods.recipe import Optimisation
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's two moments, by torch's names."""
-
-
-def device_of(execution: Execution, ranks: Ranks) -> torch.device:
-    """Where this worker computes: its own GPU if the stage was given GPUs, else the CPU."""
-    if execution.gpus and torch.cuda.is_available():
-        return torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
-    return torch.device("cpu")
-
-
-def join_process_group(device: torch.device, ranks: Ranks) -> None:
-    """Use the process group there is (torchrun's, Ray Train's, an earlier stage's); make one for a single process.
-
-    Raises:
-        StageFailure: this is one of several workers and nothing connected them.
-    """
-    if dist.is_initialized():
-        assert dist.get_world_size() == ranks.world, "the process group is not the stage's gang"
-        return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    if ranks.world > 1:
-        if "MASTER_ADDR" not in os.environ:
-            raise StageFailure(f"{ranks.world} workers, but no process group and no MASTER_ADDR to make one")
-        dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.world)
-        return
-    store = dist.HashStore()  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=store, rank=0, world_size=1)
+UNCLIPPED = 1e30
+"""A gradient norm that none reaches: DeepSpeed measures the norm only where it may have to clip."""
 
 
 def _deepspeed(device: torch.device) -> Any:
@@ -94,7 +72,7 @@ def configuration(
         "train_batch_size": rows,
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": optimisation.gradient_clipping,
+        "gradient_clipping": optimisation.gradient_clipping or UNCLIPPED,
         "zero_optimization": zero,
         "bf16": {"enabled": bf16},
         "zero_allow_untested_optimizer": True,
@@ -117,7 +95,8 @@ class Engine:
     """An objective, its AdamW and DeepSpeed around them. Every method is collective: all workers call it.
 
     `close` gives the objective back as it came: fp32, unpartitioned, without hooks, holding the trained weights. Its
-    `Parameter` objects are new ones, since DeepSpeed leaves its own marks on those it trained.
+    `Parameter` objects are new ones, since DeepSpeed leaves its own marks on those it trained. A sharded teacher is not
+    given back.
     """
 
     def __init__(
@@ -134,20 +113,16 @@ class Engine:
         self.ranks = ranks
         self.objective = objective.to(self.device)
         self._dtype = torch.bfloat16 if optimisation.precision == "bf16" else torch.float32
-        self._clips = optimisation.gradient_clipping > 0
         self._kept = _keep(objective, everything=self._dtype != torch.float32)
         self.parameters = dict(objective.named_parameters())
-        join_process_group(self.device, ranks)
+        self._linear = torch.nn.functional.linear
+        self._dropouts = dropouts(objective.student)
+        join_process_group(self.device, ranks, execution.collective_timeout_s)
         accumulation = rows // ranks.world // micro
         config = configuration(optimisation, execution, rows=rows, micro=micro, accumulation=accumulation)
         self.zero_stage: int = config["zero_optimization"]["stage"]
-        if objective.teacher is not None:
-            objective.teacher.to(self.device)
-        for model in filter(None, (objective.student, objective.teacher)):
-            _cast_buffers(model, self._dtype)
-        if objective.teacher is not None and self._dtype != torch.float32:
-            for parameter in objective.teacher.parameters():
-                parameter.data = parameter.data.to(self._dtype)
+        _cast_buffers(objective.student, self._dtype)
+        self._teacher = self._place_teacher(config, sharded=execution.shard_teacher and self.zero_stage == 3)
         if execution.activation_checkpointing:
             objective.student.activation_checkpointing_enable({"use_reentrant": False})
         self._engine = self._initialize(_optimizer(self.parameters.values(), optimisation), config)
@@ -158,7 +133,6 @@ class Engine:
     def _initialize(self, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:
         deepspeed = _deepspeed(self.device)
         os.environ["LOCAL_RANK"] = str(self.ranks.local_rank)
-        self._linear = torch.nn.functional.linear
         if self.zero_stage == 3:
             for module, parameters in self.objective.read_elsewhere():
                 for parameter in parameters:
@@ -170,12 +144,31 @@ class Engine:
             _create_moments(engine.optimizer.optimizer)
         return engine
 
+    def _place_teacher(self, config: dict[str, Any], *, sharded: bool) -> Any:
+        """Put the frozen teacher on the device in the inference dtype; sharded, in an engine of its own (returned)."""
+        teacher = self.objective.teacher
+        if teacher is None:
+            return None
+        _cast_buffers(teacher, self._dtype)
+        for parameter in teacher.parameters():
+            parameter.data = parameter.data.to(self._dtype)
+        if not sharded:
+            teacher.to(self.device)
+            return None
+        deepspeed = _deepspeed(self.device)
+        os.environ["LOCAL_RANK"] = str(self.ranks.local_rank)
+        inference = {name: config[name] for name in config if name not in ("optimizer", "scheduler")}
+        with _quiet():
+            engine, *_ = deepspeed.initialize(model=teacher, config=inference)
+        engine.eval()
+        self.objective.gathering = deepspeed.zero.GatheredParameters
+        return engine
+
     def step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
         """One optimiser step; the loss and its parts as means over the global batch.
 
         The loss of each micro-batch counts by its share of the global batch, so that the sum over workers is the mean
-        over its rows. Nothing is updated when the loss is not finite. Dropout is keyed by a micro-batch's first row,
-        not by worker.
+        over its rows. Nothing is updated when the loss is not finite. Dropout is keyed by row.
         """
         for group in self._inner.param_groups:
             group["lr"] = learning_rate
@@ -183,7 +176,7 @@ class Engine:
         with _quiet():
             for place, batch in enumerate(micro_batches):
                 self._engine.set_gradient_accumulation_boundary(place == len(micro_batches) - 1)
-                torch.manual_seed(batch.seed)
+                key_rows(self._dropouts, batch.first_row)
                 loss = self._engine({name: tensor.to(self.device) for name, tensor in batch.tensors.items()})
                 self._engine.backward(loss * (batch.share * self.ranks.world), scale_wrt_gas=False)
                 for name, value in {"loss": loss.detach(), **self.objective.parts}.items():
@@ -202,9 +195,8 @@ class Engine:
         return dict(zip(values, packed.tolist(), strict=True))
 
     def gradient_norm(self) -> float:
-        """Global norm before clipping in the last step; 0 where the recipe does not clip."""
-        norm = self._engine.get_global_grad_norm() if self._clips else None
-        return 0.0 if norm is None else float(norm)
+        """Global norm before clipping in the last step."""
+        return float(self._engine.get_global_grad_norm())
 
     def full_state(self, kind: str) -> dict[str, Tensor]:
         """Name -> full fp32 tensor of each trained parameter, on the CPU; `kind` is `weight` or one of `MOMENTS`."""
@@ -233,6 +225,8 @@ class Engine:
     def _destroy(self) -> None:
         """End DeepSpeed's engine, and give torch back the linear function that stage 3 replaces for the process."""
         self._engine.destroy()
+        if self._teacher is not None:
+            self._teacher.destroy()
         torch.nn.functional.linear = self._linear
 
     def close(self) -> None:

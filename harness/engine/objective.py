@@ -6,8 +6,8 @@ student is a submodule; the frozen teacher is not, so that the engine neither pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +31,7 @@ class Objective(nn.Module):
     """A student, a frozen teacher or None, the weights of the losses, and the taps that compare the two.
 
     Taps are ignored when their weight in `losses` is 0. `parts` holds the terms of the last forward pass, detached.
+    `gathering` makes partitioned parameters of the teacher whole inside a block; the engine sets it.
     `projections` holds the learned maps of the taps that have one; they train with the student and are not part of it.
 
     Raises:
@@ -49,6 +50,7 @@ class Objective(nn.Module):
         self.taps = tuple(taps) if losses.taps else ()
         self.parts: dict[str, Tensor] = {}
         self.projections = nn.ModuleDict()
+        self.gathering: Callable[[Sequence[nn.Parameter]], AbstractContextManager[Any]] = lambda _: nullcontext()
         self._outside = (teacher.eval().requires_grad_(False),) if teacher is not None and losses.needs_teacher else ()
         self._check()
 
@@ -101,7 +103,8 @@ class LanguageModelObjective(Objective):
         teacher_BTD, theirs = self._teacher_pass(batch["input_ids"])
         with recording(self.student, self.taps, "student") as ours:
             student_BTD = _hidden(self.student, batch["input_ids"])
-        loss, ce, kd = self.vocabulary(student_BTD, batch["targets"], teacher_BTD)
+        with self.gathering(self.vocabulary.teacher_parameters_read()):
+            loss, ce, kd = self.vocabulary(student_BTD, batch["targets"], teacher_BTD)
         self.parts = {"ce": ce} | ({"kd": kd} if self.losses.kd else {})
         total: Tensor = loss + self._tap_losses(ours, theirs, None) if self.taps else loss
         return total

@@ -1,7 +1,6 @@
 """Intermediate-layer distillation: record the tensors that taps name, and compare teacher with student.
 
-Attention maps are not recorded: queries and keys are, after rotary embedding, through an attention function of our own
-that then does what `sdpa` does, so that any model family that goes through transformers' attention interface works.
+Attention maps are not recorded: queries and keys are, by the attention function of `harness.engine.attention`.
 Shape suffixes: B batch, T positions, H query heads, G key heads, D width of a head.
 """
 
@@ -15,15 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from harness.engine.attention import attending
 from harness.engine.losses import BY_NAME, at_least_fp32, attention_kl, mean_over_positions
 from harness.stage import StageFailure
 from methods.interface import Tap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-ATTENTION = "weighin_recording_sdpa"
-"""Name of our attention function in transformers' registry."""
 
 
 class QueryKey(NamedTuple):
@@ -58,7 +55,7 @@ def recording(model: PreTrainedModel, taps: Sequence[Tap], side: str) -> Iterato
                 stack.callback(module.__dict__.pop, "_weighin_record", None)
                 module._weighin_record = _recorder(seen, path)
         if any(tap.kind == "attention" for tap in taps):
-            stack.enter_context(_recording_attention(model))
+            stack.enter_context(attending(model))
         yield seen
 
 
@@ -162,30 +159,3 @@ def _recorder(seen: Recording, path: str) -> Any:
         seen.attention[path] = QueryKey(query_BHTD, key_BHTD, scale, visible)
 
     return record
-
-
-@contextmanager
-def _recording_attention(model: PreTrainedModel) -> Iterator[None]:
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(ATTENTION, _attention)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-    before = model.config._attn_implementation
-    model.config._attn_implementation = ATTENTION
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before
-
-
-def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
-) -> tuple[Tensor, None]:
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    record: Any = getattr(module, "_weighin_record", None)
-    if record is not None:
-        record(query, key, options.get("scaling"), attention_mask)
-    attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    return attended

@@ -149,6 +149,8 @@ class VocabularyLoss(nn.Module):
         super().__init__()
         self._models = (student, teacher)
         self._losses = losses
+        # Asked for now: a head computed from parameters that are partitioned later could no longer be followed.
+        self._of_teacher = [] if teacher is None else _read_by_head(teacher)
         if teacher is not None:
             ours, theirs = len(head_weight(student)[0]), len(head_weight(teacher)[0])
             if ours != theirs:
@@ -160,8 +162,11 @@ class VocabularyLoss(nn.Module):
         They belong to other modules: an engine that partitions parameters must gather them around this module's
         forward and backward passes.
         """
-        weight_VD, bias_V = head_weight(self._models[0])
-        return _leaves(weight_VD) + ([] if bias_V is None else _leaves(bias_V))
+        return _read_by_head(self._models[0])
+
+    def teacher_parameters_read(self) -> list[nn.Parameter]:
+        """The same of the teacher's head; none without a teacher."""
+        return self._of_teacher
 
     def forward(
         self, student_BTD: Tensor, targets_BT: Tensor, teacher_BTD: Tensor | None
@@ -194,6 +199,11 @@ def head_weight(model: PreTrainedModel) -> tuple[Tensor, Tensor | None]:
     if isinstance(weight, Tensor) and weight.ndim == 2:
         return weight, bias if isinstance(bias, Tensor) else None
     raise StageFailure(f"the output head {type(head).__name__} has no `weight` of shape (vocabulary, width)")
+
+
+def _read_by_head(model: PreTrainedModel) -> list[nn.Parameter]:
+    weight_VD, bias_V = head_weight(model)
+    return _leaves(weight_VD) + ([] if bias_V is None else _leaves(bias_V))
 
 
 @torch.no_grad()

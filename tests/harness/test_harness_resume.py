@@ -19,7 +19,7 @@ import pytest
 from micro_sweep import board_rows, made, recipe, sweep, weighin, write
 
 from results.artifacts import Artifacts, Attempt, Manifest
-from results.store import Store
+from results.store import Store, sha256
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -127,6 +127,10 @@ def mark(checkpoints: list[Path]) -> None:
         state = json.loads((path / "state.json").read_text())
         assert 0 < state["step"] < STEPS
         (path / "state.json").write_text(json.dumps(state | {"seconds": state["seconds"] + MARK_S}))
+        complete = json.loads((path / "complete.json").read_text())
+        size, checksum = (path / "state.json").stat().st_size, sha256(path / "state.json")
+        complete["files"]["state.json"] = {"bytes": size, "sha256": checksum}
+        (path / "complete.json").write_text(json.dumps(complete))
 
 
 def assert_same_end(run: Run, undisturbed: Run) -> None:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -14,7 +14,8 @@ from threading import Barrier
 import pytest
 
 from results import lease as lease_module
-from results.artifacts import Artifacts, Attempt, Manifest, StoredCheckpoints, new_attempt_id
+from results.artifacts import Artifacts, Attempt, Manifest, new_attempt_id
+from results.checkpoints import StoredCheckpoints
 from results.errors import StoreError
 from results.lease import Lease
 from results.record import Cell, Record
@@ -227,6 +228,38 @@ def test_the_newest_complete_checkpoint_counts_and_two_are_kept(store: Store, ca
     assert (found[0], (found[1] / "weights").read_text()) == (500, "at 500")
     complete = [n for n in store.names(checkpoints.home) if store.exists(f"{checkpoints.home}/{n}/complete.json")]
     assert complete == ["000000050-a", "000000500-a"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: path.write_text("at"), "weights has 2 of 6 bytes"),
+        (lambda path: path.write_text("at 501"), "weights does not match its checksum"),
+        (lambda path: path.unlink(), "weights is missing"),
+        (lambda path: (path.parent / "complete.json").write_text("{"), "complete.json cannot be read"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_and_said(local: Store, damage: Callable[[Path], None], says: str) -> None:
+    artifacts, said = Artifacts(local), []
+    checkpoints = StoredCheckpoints(artifacts, "s", "k", "a", kept=3, warn=said.append)
+    for step in (5, 50, 500):
+        with checkpoints.writing(step) as directory:
+            (directory / "weights").write_text(f"at {step}")
+    assert local.local is not None
+    damage(local.local / checkpoints.home / "000000500-a" / "weights")
+    found = checkpoints.latest()
+    assert found is not None
+    assert found[0] == 50
+    assert said == [f"checkpoint 000000500-a: {says}; an earlier one is used, or the start"]
+
+
+def test_a_checkpoint_that_could_not_be_written_leaves_nothing_and_the_others(local: Store) -> None:
+    checkpoints = StoredCheckpoints(Artifacts(local), "s", "k", "a")
+    with checkpoints.writing(5) as directory:
+        (directory / "weights").write_text("at 5")
+    with pytest.raises(IsADirectoryError), checkpoints.writing(6) as directory:
+        directory.write_text("at 6")
+    assert local.names(checkpoints.home) == ["000000005-a"]
 
 
 def test_publishing_ends_the_checkpoints(store: Store, cache: Path) -> None:
