@@ -48,6 +48,8 @@ def _attempt(job: Job, ranks: Ranks, artifacts: Artifacts) -> Outcome:
     started = time.monotonic()
     try:
         prepare_process(job.execution.cpus, job.params.get("seed", 0))
+        if job.execution.alone:
+            forget_loaded()
         output = artifacts.scratch(job.stage, job.key, job.attempt)
         result = import_module(job.target.partition(":")[0]).run(_context(job, ranks, artifacts, output, ledger))
         wall_s = time.monotonic() - started
@@ -143,6 +145,13 @@ def classify(error: Exception) -> tuple[str, str]:
 
 def _tail(error: Exception) -> str:
     return "\n".join("".join(traceback.format_exception(error)).splitlines()[-LOG_TAIL_LINES:])
+
+
+def forget_loaded() -> None:
+    """Free what fine-tuning stages left in a reused process: it would count as this stage's memory."""
+    from harness.stages.loaded import kept
+
+    kept.clear()
 
 
 def prepare_process(cpus: float, seed: int) -> None:
