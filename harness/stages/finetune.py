@@ -13,12 +13,12 @@ from transformers import AutoTokenizer
 
 from harness.engine.batches import ExampleBatches
 from harness.engine.dropout import set_dropout
-from harness.engine.flops import training_flops
+from harness.engine.flops import training_flops_per_token
 from harness.engine.objective import ClassificationObjective
 from harness.engine.predict import predict
 from harness.engine.trainer import TrainResult, train
 from harness.stage import Context
-from harness.stages.language_model import read_taps
+from harness.stages.language_model import on_device, read_taps
 from harness.stages.loaded import base_model, encoded_examples, teacher_model
 from methods import student
 from methods.recipe import FineTune
@@ -39,23 +39,25 @@ def run(context: Context) -> Mapping[str, Any]:
     model = base_model(source, task.num_labels, context.params["seed"])
     encoded = _encoded(context, task, "train", tokenizer, recipe)
     model.config.pad_token_id = encoded.pad_token_id
-    result, teacher = _train(context, task, model, encoded, recipe)
+    result, flops_per_token = _train(context, task, model, encoded, recipe)
     if context.ranks.rank > 0:
         return {}
     if context.params["keep_model"]:
         student.save(model, context.output / "model", tokenizer)
     metrics = _score(context, task, model, tokenizer, recipe)
     (context.output / "curve.json").write_text(json.dumps(result.curve))
-    flops = training_flops(model, teacher, result.tokens, recipe.max_length)
+    flops = result.tokens * flops_per_token
     return {"metrics": metrics, "tokens": result.tokens, "flops": flops, "train_s": result.seconds}
 
 
 def _train(
     context: Context, task: Classification, model: PreTrainedModel, encoded: Encoded, recipe: FineTune
-) -> tuple[TrainResult, PreTrainedModel | None]:
+) -> tuple[TrainResult, float]:
+    """What training reports, and its FLOPs per token."""
     teacher = _teacher(context, task.num_labels, encoded.pad_token_id, recipe)
     taps = read_taps(context.inputs["model"]) if teacher is not None and recipe.losses.taps else ()
     set_dropout(model, recipe.dropout)
+    flops_per_token = training_flops_per_token(*on_device(context, model, teacher), recipe.max_length)
     batches = ExampleBatches(
         encoded.input_ids,
         encoded.labels.tolist(),
@@ -73,8 +75,10 @@ def _train(
         ranks=context.ranks,
         checkpoints=context.checkpoints,
         progress=context.progress,
+        telemetry=context.telemetry,
+        flops_per_token=flops_per_token,
     )
-    return result, teacher
+    return result, flops_per_token
 
 
 def _teacher(context: Context, num_labels: int, pad_id: int, recipe: FineTune) -> PreTrainedModel | None:

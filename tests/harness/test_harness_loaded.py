@@ -60,6 +60,12 @@ def run(model: Path, output: Path, task: str, seed: int, **changes: Any) -> Mapp
         "keep_model": teacher is None,
         "recipe": RECIPE | changes,
     }
+    steps: list[Mapping[str, float]] = []
+
+    def telemetry(point: Mapping[str, float], *, tokens: int, seconds: float, flops_per_token: float) -> None:
+        steps.append({**point, "step_tokens": tokens, "flops": tokens * flops_per_token})
+        assert seconds > 0
+
     context = Context(
         params=params,
         inputs={"model": model} | ({"teacher": teacher} if teacher else {}),
@@ -67,10 +73,15 @@ def run(model: Path, output: Path, task: str, seed: int, **changes: Any) -> Mapp
         execution=Execution(),
         checkpoints=NoCheckpoints(),
         progress=silent,
+        telemetry=telemetry,
     )
     result = {k: v for k, v in finetune.run(context).items() if not k.endswith("_s")}
     items = pq.read_table(output / "items.parquet").to_pydict()
-    return {"result": result, "items": items, "curve": json.loads((output / "curve.json").read_text())}
+    curve = json.loads((output / "curve.json").read_text())
+    assert [{k: step[k] for k in curve[0]} for step in steps] == curve
+    assert sum(step["step_tokens"] for step in steps) == result["tokens"] == curve[-1]["tokens"]
+    assert sum(step["flops"] for step in steps) == pytest.approx(result["flops"])
+    return {"result": result, "items": items, "curve": curve}
 
 
 def stages(models: Path, output: Path, *, fresh: bool) -> dict[str, Any]:
