@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -38,6 +38,8 @@ class Progress:
     labels: Mapping[str, str]
     running: list[tuple[str, Attempt]] = field(default_factory=list)
     """Label and ledger line of what runs; a stage handed to the executor that has no line yet is queued there."""
+    warnings: Sequence[str] = ()
+    """What went wrong beside a stage, so far."""
 
     def count(self) -> Counter[State]:
         return Counter(self.states.values())
@@ -83,6 +85,7 @@ class Driver:
         self.tries: Counter[str] = Counter()
         self.unsettled = list(plan.cells)
         self.records: list[Record] = []
+        self.warnings: list[str] = []
 
     _executor: Executor | None
 
@@ -108,7 +111,11 @@ class Driver:
             self.states[stage.key] = State.RUNNING
             self._executor = self._executor or self._make_executor()
             mirror = str(self.plan.mirror) if self.plan.mirror else None
-            self._executor.start(stage.job(self.artifacts.store.url, mirror, attempt))
+            sweep = self.plan.sweep
+            job = stage.job(
+                self.artifacts.store.url, mirror, attempt, sweep=sweep.name, telemetry=sweep.telemetry.model_dump()
+            )
+            self._executor.start(job)
 
     def _ready(self) -> list[Stage]:
         """Stages whose parents are all there; one that must run alone waits until nothing else can run."""
@@ -125,12 +132,18 @@ class Driver:
     def _collect(self) -> None:
         assert self._executor is not None
         for outcome in self._executor.finished(POLL_S):
+            self._note_warnings(outcome.key)
             self.states[outcome.key] = self._after(outcome)
         for key, stage in self.stages.items():
             blocked = any(self.states[p.key] in (State.FAILED, State.BLOCKED) for p in stage.parents.values())
             if blocked and self.states[key] is State.WAITING:
                 self.states[key] = State.BLOCKED
         self.watch(self._progress())
+
+    def _note_warnings(self, key: str) -> None:
+        stage = self.stages[key]
+        line = self.artifacts.attempt(stage.name, key, self.attempts[key])
+        self.warnings += [f"{stage.label}: {warning}" for warning in (line.warnings if line else ())]
 
     def _after(self, outcome: Outcome) -> State:
         if outcome.status == "done":
@@ -167,4 +180,4 @@ class Driver:
                 line = self.artifacts.attempt(stage.name, key, self.attempts[key])
                 if line and line.status == "running":
                     running.append((stage.label, line))
-        return Progress(states=self.states, labels=self.labels, running=running)
+        return Progress(states=self.states, labels=self.labels, running=running, warnings=self.warnings)

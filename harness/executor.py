@@ -33,6 +33,11 @@ class Job:
     execution: Execution = field(default_factory=Execution)
     store: str
     mirror: str | None = None
+    label: str = ""
+    """For people: `distill svd params=0.66 #0`."""
+    sweep: str = ""
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
+    """The sweep's choice of sinks (`harness.spec.TelemetryChoice`)."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -71,7 +71,15 @@ class Stage:
         """The artifact's name."""
         return digest(self.parts)
 
-    def job(self, store: str, mirror: str | None, attempt: str) -> Job:
+    def job(
+        self,
+        store: str,
+        mirror: str | None,
+        attempt: str,
+        *,
+        sweep: str = "",
+        telemetry: Mapping[str, Any] | None = None,
+    ) -> Job:
         """This stage as plain data for a worker."""
         return Job(
             stage=self.name,
@@ -84,6 +92,9 @@ class Stage:
             execution=self.execution,
             store=store,
             mirror=mirror,
+            label=self.label,
+            sweep=sweep,
+            telemetry=telemetry or {},
         )
 
 

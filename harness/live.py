@@ -35,6 +35,8 @@ def _numbers(numbers: dict[str, float]) -> str:
         found.append(f"{numbers['tokens_per_s']:,.0f} tokens/s")
     if "loss" in numbers:
         found.append(f"loss {numbers['loss']:.3f}")
+    if "mfu" in numbers:
+        found.append(f"mfu {numbers['mfu']:.0%}")
     return "  ".join(found)
 
 
@@ -45,6 +47,7 @@ class LiveProgress:
         self.console = console
         self.live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         self.told: set[str] = set()
+        self.warned = 0
         self.last = 0.0
 
     def __enter__(self) -> LiveProgress:
@@ -60,6 +63,7 @@ class LiveProgress:
 
     def __call__(self, progress: Progress) -> None:
         self._tell_ended(progress)
+        self._tell_warnings(progress)
         if self.live:
             self.live.update(self._drawing(progress))
         elif progress.running and time.monotonic() - self.last > PLAIN_EVERY_S:
@@ -73,6 +77,11 @@ class LiveProgress:
             if state in words and key not in self.told:
                 self.told.add(key)
                 self.console.print(f"  {words[state]:6} {progress.labels[key]}", highlight=False, markup=False)
+
+    def _tell_warnings(self, progress: Progress) -> None:
+        for warning in progress.warnings[self.warned :]:
+            self.console.print(f"  warning {warning}", highlight=False, markup=False)
+        self.warned = len(progress.warnings)
 
     @staticmethod
     def _drawing(progress: Progress) -> Group:

@@ -78,8 +78,10 @@ def _planned(path: Path, mirror: Path | None, overrides: Sequence[str]):  # type
         raise SpecError(f"--mirror {mirror}: no such directory")
     warnings.filterwarnings("ignore")
     from harness.planner import plan_sweep
+    from harness.sinks import check_packages
 
     with _naming(path):
+        check_packages(sweep.telemetry.model_dump())
         return plan_sweep(sweep, mirror.resolve() if mirror else None)
 
 

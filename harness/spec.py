@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from harness.errors import SpecError, nearest
 from harness.stage import Execution
@@ -151,6 +152,26 @@ class Resources(Strict):
         return Execution(memory_bytes=fields.pop("memory"), **fields)
 
 
+def _without_credentials(uri: str | None) -> str | None:
+    parts = urlsplit(uri or "")
+    if "@" in parts.netloc:
+        raise ValueError(
+            "credentials do not belong in a sweep; MLflow reads MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return uri
+
+
+class TelemetryChoice(Strict):
+    """Where the steps of training go besides the store's events; never changes a result's identity."""
+
+    tensorboard: bool = False
+    """Event files in the store's `tensorboard/`."""
+    mlflow: Annotated[str | None, AfterValidator(_without_credentials)] = None
+    """Tracking URI of an MLflow server."""
+    wandb: str | None = Field(default=None, pattern=r"^([A-Za-z0-9._-]+/)?[A-Za-z0-9._-]+$")
+    """`PROJECT` or `ENTITY/PROJECT` at Weights & Biases."""
+
+
 def _method_entry(value: Any) -> Any:
     if isinstance(value, str):
         return {"name": value}
@@ -188,6 +209,7 @@ class Sweep(Strict):
     )
     """`3` means 0, 1, 2."""
     calibration: Calibration = Calibration()
+    telemetry: TelemetryChoice = TelemetryChoice()
     resources: dict[Literal["default", *STAGES], Resources] = Field(default_factory=dict)  # type: ignore[valid-type]
 
     @model_validator(mode="after")

@@ -102,6 +102,17 @@ class Progress(Protocol):
     def __call__(self, *, done: int, total: int, **numbers: float) -> None: ...
 
 
+class Telemetry(Protocol):
+    """Takes the numbers of every optimiser step of a training stage."""
+
+    def __call__(self, point: Mapping[str, float], *, tokens: int, seconds: float, flops_per_token: float) -> None:
+        """`point` is the step's line in the loss curve; `tokens` and `seconds` are those of this step alone."""
+
+
+def unrecorded(point: Mapping[str, float], *, tokens: int, seconds: float, flops_per_token: float) -> None:
+    """Telemetry that goes nowhere."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """Everything a stage function gets; it returns a small JSON-able result and writes files under `output`."""
@@ -115,6 +126,7 @@ class Context:
     mirror: Path | None = None
     checkpoints: Checkpoints
     progress: Progress
+    telemetry: Telemetry = unrecorded
 
 
 def silent(*, done: int, total: int, **numbers: float) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 from harness.executor import Job, Outcome
 from harness.provenance import environment
-from harness.stage import Context, Ranks, StageFailure, silent
+from harness.recorder import Recorder
+from harness.stage import Context, Ranks, StageFailure, silent, unrecorded
 from methods.interface import MethodError
 from results.artifacts import Artifacts, Attempt, Manifest
 from results.checkpoints import StoredCheckpoints
@@ -49,6 +50,8 @@ def _attempt(job: Job, ranks: Ranks, artifacts: Artifacts) -> Outcome:
     started = time.monotonic()
     try:
         prepare_process(job.execution.cpus, job.params.get("seed", 0))
+        if job.execution.alone:
+            forget_loaded()
         output = artifacts.scratch(job.stage, job.key, job.attempt)
         result = import_module(job.target.partition(":")[0]).run(_context(job, ranks, artifacts, output, ledger))
         wall_s = time.monotonic() - started
@@ -75,6 +78,7 @@ def _context(job: Job, ranks: Ranks, artifacts: Artifacts, output: Path, ledger:
         mirror=Path(job.mirror) if job.mirror else None,
         checkpoints=StoredCheckpoints(artifacts, job.stage, job.key, job.attempt),
         progress=ledger.progress if ledger else silent,
+        telemetry=ledger.recorder if ledger else unrecorded,
     )
 
 
@@ -104,6 +108,8 @@ class Ledger:
         self.artifacts = artifacts
         self.line = Attempt(id=job.attempt, stage=job.stage, key=job.key, workers=job.execution.workers)
         self.line.where = {"host": environment()["host"], "pid": os.getpid()}
+        self.recorder = Recorder(job, artifacts.store)
+        self.line.warnings = self.recorder.warnings
         self.every_s = 1.0 if artifacts.store.local else 15.0
         self.started = self.written = time.monotonic()
         artifacts.note(self.line)
@@ -115,11 +121,12 @@ class Ledger:
             return
         self.written = now
         self.line.elapsed_s = now - self.started
-        self.line.progress = {"done": done, "total": total} | numbers
+        self.line.progress = {"done": done, "total": total} | numbers | self.recorder.numbers
         self.artifacts.note(self.line)
 
     def end(self, status: str, failure_class: str = "", reason: str = "", log_tail: str = "") -> None:
-        """Note how the attempt ended."""
+        """Note how the attempt ended, once its telemetry is out."""
+        self.recorder.close(failed=status == "failed")
         self.line.status, self.line.failure_class = status, failure_class
         self.line.reason, self.line.log_tail = reason, log_tail
         self.line.elapsed_s = time.monotonic() - self.started
@@ -144,6 +151,13 @@ def classify(error: Exception) -> tuple[str, str]:
 
 def _tail(error: Exception) -> str:
     return "\n".join("".join(traceback.format_exception(error)).splitlines()[-LOG_TAIL_LINES:])
+
+
+def forget_loaded() -> None:
+    """Free what fine-tuning stages left in a reused process: it would count as this stage's memory."""
+    from harness.stages.loaded import kept
+
+    kept.clear()
 
 
 def prepare_process(cpus: float, seed: int) -> None:

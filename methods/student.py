@@ -174,10 +174,14 @@ def load(
         raise MethodError(f"{directory} holds a classifier (it has 'score.weight'), not a language model")
     if fresh:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("lm_head.")}
-        score = torch.empty(model.score.weight.shape, dtype=dtype).normal_(std=model.config.initializer_range)
-        weights["score.weight"] = score
+        weights["score.weight"] = head_weight(model)
     _fill_exactly(model, weights, directory)
     return model
+
+
+def head_weight(model: PreTrainedModel) -> Tensor:
+    """A new classification head's matrix (num_labels x width): normal, std `initializer_range`, torch's generator."""
+    return torch.empty_like(model.score.weight).normal_(std=model.config.initializer_range)
 
 
 def _read_config(directory: Path) -> dict[str, Any]:

@@ -48,6 +48,8 @@ class Attempt:
     reason: str = ""
     log_tail: str = ""
     where: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    """What went wrong beside the stage, such as a telemetry sink."""
 
 
 def new_attempt_id() -> str:

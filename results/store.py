@@ -7,6 +7,8 @@ Layout:
     artifacts/<stage>/<key>/<attempt>/      that attempt's files
     artifacts/<stage>/<key>/<attempt>.json  the ledger's line on an attempt: started, progress, how it ended
     artifacts/<stage>/<key>/checkpoints/    unfinished work, shared by all attempts
+    events/<stage>/<key>/<attempt>/         telemetry of training, a file of JSON lines per batch
+    tensorboard/<sweep>/<stage>/            the same for TensorBoard, where a sweep asks for it
 """
 
 from __future__ import annotations

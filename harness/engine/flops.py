@@ -28,14 +28,10 @@ def forward_flops_per_token(model: PreTrainedModel, sequence_length: int) -> flo
     return total / sequence_length
 
 
-def training_flops(
-    student: PreTrainedModel, teacher: PreTrainedModel | None, tokens: int, sequence_length: int
-) -> float:
-    """FLOPs of training on `tokens`: 3 forward passes of the student (backward is 2), 1 of the teacher if there is one.
+def training_flops_per_token(student: PreTrainedModel, teacher: PreTrainedModel | None, sequence_length: int) -> float:
+    """FLOPs of training on one token: 3 forward passes of the student (backward is 2), 1 of the teacher if any.
 
     Recomputation by activation checkpointing is execution, not counted.
     """
-    per_token = 3 * forward_flops_per_token(student, sequence_length)
-    if teacher is not None:
-        per_token += forward_flops_per_token(teacher, sequence_length)
-    return tokens * per_token
+    forward = 3 * forward_flops_per_token(student, sequence_length)
+    return forward + (forward_flops_per_token(teacher, sequence_length) if teacher is not None else 0)

@@ -11,7 +11,7 @@ from harness.engine.batches import Batches
 from harness.engine.checkpoint import TrainState
 from harness.engine.deepspeed_engine import Engine
 from harness.engine.objective import Objective
-from harness.stage import Checkpoints, Diverged, Execution, Progress, Ranks, StageFailure, silent
+from harness.stage import Checkpoints, Diverged, Execution, Progress, Ranks, StageFailure, Telemetry, silent, unrecorded
 from methods.recipe import Optimisation
 
 MICRO_BATCH_TOKENS = {"cpu": 2**12, "cuda": 2**14}
@@ -23,7 +23,8 @@ class TrainResult:
     """What a training stage reports: the loss at every step, and what it took over all attempts."""
 
     curve: list[dict[str, float]]
-    """Per step: step (1 is the first), tokens so far, loss, its parts (ce, kd, taps), learning_rate."""
+    """Per step: step (1 is the first), tokens so far, loss, its parts (ce, kd, taps), gradient_norm
+    (before clipping), learning_rate."""
     tokens: int
     seconds: float
 
@@ -38,6 +39,8 @@ def train(
     ranks: Ranks = Ranks(),  # noqa: B008
     checkpoints: Checkpoints,
     progress: Progress = silent,
+    telemetry: Telemetry = unrecorded,
+    flops_per_token: float = 0.0,
     checkpoint_every_steps: int | None = None,
 ) -> TrainResult:
     """Train the objective's student in place for `steps` optimiser steps, from the newest checkpoint if there is one.
@@ -60,7 +63,14 @@ def train(
             engine.load_moments(checkpoint.load_moments(resumed[1]), state.step, first)
         due = _Due(execution.checkpoint_every_s, checkpoint_every_steps, steps)
         while state.step < steps:
+            tokens, seconds = state.tokens, state.seconds
             _step(engine, batches, micro, state, learning_rate(optimisation, state.step, steps))
+            telemetry(
+                state.curve[-1],
+                tokens=state.tokens - tokens,
+                seconds=state.seconds - seconds,
+                flops_per_token=flops_per_token,
+            )
             progress(
                 done=state.step, total=steps, loss=state.curve[-1]["loss"], tokens_per_s=state.tokens / state.seconds
             )
@@ -123,12 +133,14 @@ def _step(engine: Engine, batches: Batches, micro: int, state: TrainState, rate:
     means = engine.step(parts, rate)
     if not math.isfinite(means["loss"]):
         raise Diverged(state.step + 1)
-    if not math.isfinite(engine.gradient_norm()):
+    norm = engine.gradient_norm()
+    if not math.isfinite(norm):
         raise Diverged(state.step + 1, "gradient norm")
     state.tokens += batches.tokens(state.step)
     state.step += 1
     state.seconds += time.perf_counter() - started
-    state.curve.append({"step": state.step, "tokens": state.tokens, **means, "learning_rate": rate})
+    point = {"step": state.step, "tokens": state.tokens, **means, "gradient_norm": norm, "learning_rate": rate}
+    state.curve.append(point)
 
 
 def _agree(engine: Engine, state: TrainState) -> None:

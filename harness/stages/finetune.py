@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from transformers import AutoTokenizer
 
 from harness.engine.batches import ExampleBatches
 from harness.engine.dropout import set_dropout
-from harness.engine.flops import training_flops
+from harness.engine.flops import training_flops_per_token
 from harness.engine.objective import ClassificationObjective
 from harness.engine.predict import predict
 from harness.engine.trainer import TrainResult, train
 from harness.stage import Context
-from harness.stages.language_model import read_taps
+from harness.stages.language_model import on_device, read_taps
+from harness.stages.loaded import base_model, encoded_examples, teacher_model
 from methods import student
 from methods.recipe import FineTune
-from tasks.encoding import Encoded, encode
+from tasks.encoding import Encoded
 from tasks.interface import Classification
 
 if TYPE_CHECKING:
@@ -37,28 +36,28 @@ def run(context: Context) -> Mapping[str, Any]:
     task: Classification = getattr(import_module(module), name)()
     source = context.inputs["model"] / "model"
     tokenizer = AutoTokenizer.from_pretrained(source)
-    torch.manual_seed(context.params["seed"])
-    model = student.load(source, head="classification", num_labels=task.num_labels)
-    examples = task.examples("train", context.mirror, context.params["train_rows"])
-    encoded = encode(tokenizer, examples, recipe.max_length)
+    model = base_model(source, task.num_labels, context.params["seed"])
+    encoded = _encoded(context, task, "train", tokenizer, recipe)
     model.config.pad_token_id = encoded.pad_token_id
-    result, teacher = _train(context, task, model, encoded, recipe)
+    result, flops_per_token = _train(context, task, model, encoded, recipe)
     if context.ranks.rank > 0:
         return {}
     if context.params["keep_model"]:
         student.save(model, context.output / "model", tokenizer)
     metrics = _score(context, task, model, tokenizer, recipe)
     (context.output / "curve.json").write_text(json.dumps(result.curve))
-    flops = training_flops(model, teacher, result.tokens, recipe.max_length)
+    flops = result.tokens * flops_per_token
     return {"metrics": metrics, "tokens": result.tokens, "flops": flops, "train_s": result.seconds}
 
 
 def _train(
     context: Context, task: Classification, model: PreTrainedModel, encoded: Encoded, recipe: FineTune
-) -> tuple[TrainResult, PreTrainedModel | None]:
-    teacher = _teacher(context.inputs.get("teacher"), task.num_labels, encoded.pad_token_id)
+) -> tuple[TrainResult, float]:
+    """What training reports, and its FLOPs per token."""
+    teacher = _teacher(context, task.num_labels, encoded.pad_token_id, recipe)
     taps = read_taps(context.inputs["model"]) if teacher is not None and recipe.losses.taps else ()
     set_dropout(model, recipe.dropout)
+    flops_per_token = training_flops_per_token(*on_device(context, model, teacher), recipe.max_length)
     batches = ExampleBatches(
         encoded.input_ids,
         encoded.labels.tolist(),
@@ -76,16 +75,34 @@ def _train(
         ranks=context.ranks,
         checkpoints=context.checkpoints,
         progress=context.progress,
+        telemetry=context.telemetry,
+        flops_per_token=flops_per_token,
     )
-    return result, teacher
+    return result, flops_per_token
 
 
-def _teacher(artifact: Path | None, num_labels: int, pad_id: int) -> PreTrainedModel | None:
-    if artifact is None:
+def _teacher(context: Context, num_labels: int, pad_id: int, recipe: FineTune) -> PreTrainedModel | None:
+    """The engine moves a teacher to its device and casts it to bf16 in place; in fp32 on the CPU it changes nothing."""
+    if "teacher" not in context.inputs:
         return None
-    teacher = student.load(artifact / "model", head="classification", num_labels=num_labels)
+    shared = recipe.precision == "fp32" and not context.execution.gpus
+    teacher = teacher_model(context.inputs["teacher"] / "model", num_labels, shared=shared)
     teacher.config.pad_token_id = pad_id
     return teacher
+
+
+def _encoded(
+    context: Context, task: Classification, split: str, tokenizer: PreTrainedTokenizerBase, recipe: FineTune
+) -> Encoded:
+    return encoded_examples(
+        task,
+        split,
+        tokenizer,
+        context.inputs["model"] / "model",
+        mirror=context.mirror,
+        limit=context.params["train_rows"] if split == "train" else None,
+        max_length=recipe.max_length,
+    )
 
 
 def _score(
@@ -95,11 +112,10 @@ def _score(
     tokenizer: PreTrainedTokenizerBase,
     recipe: FineTune,
 ) -> Mapping[str, float]:
-    examples = task.examples("validation", context.mirror)
-    encoded = encode(tokenizer, examples, recipe.max_length)
+    encoded = _encoded(context, task, "validation", tokenizer, recipe)
     logits_NC = predict(model, encoded.input_ids, encoded.pad_token_id, batch_examples=2 * recipe.batch_examples)
     predictions: Sequence[float] = (logits_NC[:, 0] if task.num_labels == 1 else logits_NC.argmax(-1)).tolist()
-    labels = list(examples.labels)
+    labels = encoded.labels.tolist()
     items = {
         "item": [str(number) for number in range(len(labels))],
         "prediction": predictions,

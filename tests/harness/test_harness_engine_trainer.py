@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from harness.engine.batches import ExampleBatches, TokenBatches
-from harness.engine.flops import forward_flops_per_token, training_flops
+from harness.engine.flops import forward_flops_per_token, training_flops_per_token
 from harness.engine.objective import ClassificationObjective, LanguageModelObjective
 from harness.engine.trainer import learning_rate, micro_batch, train
 from harness.stage import Diverged, Execution, NoCheckpoints, StageFailure
@@ -245,4 +245,4 @@ def test_flops_are_those_of_the_shapes():
     weights = layers * 12 * width**2 + vocabulary * width
     attention = layers * 2 * length * width
     assert forward_flops_per_token(model(), length) == 2 * (weights + attention)
-    assert training_flops(model(), model(), 100, length) == 100 * 8 * (weights + attention)
+    assert training_flops_per_token(model(), model(), length) == 8 * (weights + attention)
