@@ -35,7 +35,11 @@ def run_gang(run: str, job: str) -> str:
             member,
             train_loop_config={"run": run, "job": job},
             run_config=RunConfig(
-                storage_path=storage, worker_runtime_env={"env_vars": worker_environment(parsed.execution)}
+                storage_path=storage,
+                worker_runtime_env={
+                    "env_vars": worker_environment(parsed.execution),
+                    "worker_process_setup_hook": "harness.engine.preemption.listen",
+                },
             ),
             **_configs(parsed),
         )
@@ -51,7 +55,9 @@ def _configs(job: Job) -> dict[str, Any]:
 
     execution = job.execution
     return {
-        "torch_config": TorchConfig(backend="nccl" if execution.gpus else "gloo"),
+        "torch_config": TorchConfig(
+            backend="nccl" if execution.gpus else "gloo", timeout_s=max(1, int(execution.collective_timeout_s))
+        ),
         "scaling_config": ScalingConfig(
             num_workers=execution.workers,
             use_gpu=execution.gpus > 0,
@@ -66,7 +72,11 @@ def member(config: Mapping[str, str]) -> str:
 
     context = train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), context.get_local_rank())
-    outcome = run_job(config["run"], config["job"], ranks)
+    try:
+        outcome = run_job(config["run"], config["job"], ranks)
+    except SystemExit as leaving:
+        key = Job.from_json(config["job"]).key
+        raise MemberFailed(outcome_to_json(_lost(key, f"a worker was asked to end: {leaving.__cause__}"))) from leaving
     if outcome_from_json(outcome).status == "failed":
         raise MemberFailed(outcome)
     return outcome

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,8 @@ def _outcome(job: Job, reference: Any) -> Outcome:
 
     try:
         return outcome_from_json(ray.get(reference))
+    except ray.exceptions.OutOfMemoryError as error:
+        return replace(_infrastructure(job.key, _reason(error)), failure_class="out_of_memory")
     except ray.exceptions.RayError as error:
         return _infrastructure(job.key, _reason(error))
 

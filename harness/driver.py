@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from harness.cells import SweepPlan
 from harness.executor import Executor, Outcome
@@ -115,7 +116,12 @@ class Driver:
             job = stage.job(
                 self.artifacts.store.url, mirror, attempt, sweep=sweep.name, telemetry=sweep.telemetry.model_dump()
             )
-            self._executor.start(job)
+            self._executor.start(replace(job, execution=replace(job.execution, **self._otherwise(stage))))
+
+    def _otherwise(self, stage: Stage) -> Mapping[str, Any]:
+        """What the last attempt's failure asks for, in this run or one before: a smaller micro-batch."""
+        tried = self.artifacts.attempts(stage.name, stage.key)
+        return tried[-1].retry if tried else {}
 
     def _ready(self) -> list[Stage]:
         """Stages whose parents are all there; one that must run alone waits until nothing else can run."""
@@ -148,17 +154,29 @@ class Driver:
     def _after(self, outcome: Outcome) -> State:
         if outcome.status == "done":
             return State.DONE
-        self._note_failure(self.stages[outcome.key], outcome)
+        if self._note_failure(self.stages[outcome.key], outcome):
+            return State.WAITING
         infrastructure = outcome.failure_class == "infrastructure"
         return State.WAITING if infrastructure and self.tries[outcome.key] < INFRASTRUCTURE_TRIES else State.FAILED
 
-    def _note_failure(self, stage: Stage, outcome: Outcome) -> None:
-        """End the ledger line of a worker that died; what the executor saw of a gang outranks what one member saw."""
+    def _note_failure(self, stage: Stage, outcome: Outcome) -> bool:
+        """End the ledger line of a worker that died; True when another attempt should do something otherwise.
+
+        What the executor saw of a gang outranks what one member saw. A worker that the system killed for its memory
+        left the next micro-batch in its progress.
+        """
         line = self.artifacts.attempt(stage.name, stage.key, self.attempts[stage.key])
         line = line or Attempt(id=self.attempts[stage.key], stage=stage.name, key=stage.key)
-        if (line.status, line.failure_class) != ("failed", outcome.failure_class):
+        retry = dict(outcome.retry)
+        if outcome.failure_class == "out_of_memory" and not retry and "smaller_micro_batch" in line.progress:
+            retry = {"micro_batch": int(line.progress["smaller_micro_batch"])}
+        if (line.status, line.failure_class, line.retry) != ("failed", outcome.failure_class, retry):
             line.status, line.failure_class, line.reason = "failed", outcome.failure_class, outcome.reason
+            line.retry = retry
             self.artifacts.note(line)
+        if retry:
+            self.warnings.append(f"{stage.label}: {outcome.reason}; goes on with micro_batch {retry['micro_batch']}")
+        return bool(retry)
 
     def _settle(self) -> None:
         """Write the record of every cell of which nothing more will run."""

@@ -59,6 +59,8 @@ class Outcome:
     failure_class: str = ""
     """`infrastructure` (worth another attempt), `out_of_memory`, `diverged`, `budget`, `method`, `data`."""
     reason: str = ""
+    retry: Mapping[str, int] = field(default_factory=dict)
+    """Fields of the execution that another attempt should have instead, such as a smaller `micro_batch`."""
     wall_s: float = 0.0
 
 

@@ -145,7 +145,20 @@ class Resources(Strict):
     zero_stage: Literal[0, 1, 2, 3] = 0
     offload: bool = False
     activation_checkpointing: bool = False
+    shard_teacher: bool = False
+    """Partition the frozen teacher over the workers too; with `zero_stage: 3`."""
     checkpoint_every_s: float = Field(default=60.0, gt=0)
+    checkpoint_every_steps: int | None = Field(default=None, gt=0)
+    """Instead of `checkpoint_every_s`."""
+    kept_checkpoints: int = Field(default=2, gt=0)
+    collective_timeout_s: float = Field(default=600.0, gt=0)
+    """How long a worker waits for another one before it gives up."""
+
+    @model_validator(mode="after")
+    def _sharded(self) -> Resources:
+        if self.shard_teacher and self.zero_stage != 3:
+            raise ValueError(f"shard_teacher: goes with zero_stage 3, not {self.zero_stage}")
+        return self
 
     def execution(self) -> Execution:
         fields = self.model_dump()

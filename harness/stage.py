@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,13 @@ class OutOfMemory(StageFailure):
     def __init__(self, reason: str, smaller: int | None = None) -> None:
         super().__init__(reason)
         self.smaller = smaller
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the errors by which Python, torch and CUDA say that memory ran out."""
+    said = f"{error}".lower()
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "out of memory" in said or "can't allocate memory" in said
 
 
 class Preempted(StageFailure):
@@ -127,6 +134,8 @@ class Context:
     checkpoints: Checkpoints
     progress: Progress
     telemetry: Telemetry = unrecorded
+    warn: Callable[[str], None] = lambda _: None
+    """Takes a line on what went wrong beside the stage; it ends up in the ledger."""
 
 
 def silent(*, done: int, total: int, **numbers: float) -> None:

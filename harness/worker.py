@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 from harness.executor import Job, Outcome
 from harness.provenance import environment
 from harness.recorder import Recorder
-from harness.stage import Context, Ranks, StageFailure, silent, unrecorded
+from harness.stage import Context, OutOfMemory, Preempted, Ranks, StageFailure, is_out_of_memory, silent, unrecorded
 from methods.interface import MethodError
 from results.artifacts import Artifacts, Attempt, Manifest
 from results.checkpoints import StoredCheckpoints
@@ -61,14 +62,21 @@ def _attempt(job: Job, ranks: Ranks, artifacts: Artifacts) -> Outcome:
         return Outcome(key=job.key, status="done", wall_s=wall_s)
     except Exception as error:
         failure_class, reason = classify(error)
+        retry = {"micro_batch": error.smaller} if isinstance(error, OutOfMemory) and error.smaller else {}
         if ledger:
             artifacts.discard(job.stage, job.key, job.attempt)
+            ledger.line.retry = retry
             ledger.end("failed", failure_class, reason, _tail(error))
+        if isinstance(error, Preempted):
+            raise SystemExit(128 + SIGTERM) from error
         wall_s = time.monotonic() - started
-        return Outcome(key=job.key, status="failed", failure_class=failure_class, reason=reason, wall_s=wall_s)
+        return Outcome(
+            key=job.key, status="failed", failure_class=failure_class, reason=reason, retry=retry, wall_s=wall_s
+        )
 
 
 def _context(job: Job, ranks: Ranks, artifacts: Artifacts, output: Path, ledger: Ledger | None) -> Context:
+    warn = ledger.warn if ledger else lambda _: None
     return Context(
         params=job.params,
         inputs={role: artifacts.directory(stage, key) for role, (stage, key) in job.parents.items()},
@@ -76,9 +84,12 @@ def _context(job: Job, ranks: Ranks, artifacts: Artifacts, output: Path, ledger:
         execution=job.execution,
         ranks=ranks,
         mirror=Path(job.mirror) if job.mirror else None,
-        checkpoints=StoredCheckpoints(artifacts, job.stage, job.key, job.attempt),
+        checkpoints=StoredCheckpoints(
+            artifacts, job.stage, job.key, job.attempt, kept=job.execution.kept_checkpoints, warn=warn
+        ),
         progress=ledger.progress if ledger else silent,
         telemetry=ledger.recorder if ledger else unrecorded,
+        warn=warn,
     )
 
 
@@ -89,6 +100,7 @@ def _manifest(job: Job, output: Path, result: Mapping[str, Any], wall_s: float) 
         if path.is_file()
     }
     execution = asdict(job.execution) | {"wall_s": wall_s, "worker_s": wall_s * job.execution.workers}
+    execution["micro_batch"] = result.get("micro_batch", job.execution.micro_batch)
     return Manifest(
         stage=job.stage,
         key=job.key,
@@ -124,6 +136,12 @@ class Ledger:
         self.line.progress = {"done": done, "total": total} | numbers | self.recorder.numbers
         self.artifacts.note(self.line)
 
+    def warn(self, what: str) -> None:
+        """Note what went wrong beside the stage, once."""
+        if what not in self.line.warnings:
+            self.line.warnings.append(what)
+            self.artifacts.note(self.line)
+
     def end(self, status: str, failure_class: str = "", reason: str = "", log_tail: str = "") -> None:
         """Note how the attempt ended, once its telemetry is out."""
         self.recorder.close(failed=status == "failed")
@@ -142,7 +160,7 @@ def classify(error: Exception) -> tuple[str, str]:
         return "data", reason
     if isinstance(error, MethodError):
         return "method", reason
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "out of memory" in reason:
+    if is_out_of_memory(error):
         return "out_of_memory", reason
     if isinstance(error, OSError | StoreError):
         return "infrastructure", f"{type(error).__name__}: {reason}"

@@ -48,6 +48,8 @@ class Attempt:
     reason: str = ""
     log_tail: str = ""
     where: dict[str, Any] = field(default_factory=dict)
+    retry: dict[str, int] = field(default_factory=dict)
+    """What another attempt should do otherwise (`micro_batch`), where that may mend it."""
     warnings: list[str] = field(default_factory=list)
     """What went wrong beside the stage, such as a telemetry sink."""
 
@@ -155,5 +157,6 @@ class Artifacts:
     def last_failure(self, stage: str, key: str) -> Attempt | None:
         """The newest attempt, if it failed for a reason that another try would not mend."""
         attempts = self.attempts(stage, key)
-        final = attempts and attempts[-1].status == "failed" and attempts[-1].failure_class != "infrastructure"
-        return attempts[-1] if final else None
+        if not attempts or attempts[-1].status != "failed" or attempts[-1].retry:
+            return None
+        return None if attempts[-1].failure_class == "infrastructure" else attempts[-1]

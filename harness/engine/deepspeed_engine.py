@@ -28,7 +28,7 @@ from methods.recipe import Optimisation
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's two moments, by torch's names."""
 UNCLIPPED = 1e30
-"""A gradient norm that none reaches: DeepSpeed measures the norm only where it may have to clip."""
+"""A gradient norm that none reaches: DeepSpeed measures the norm only where it may have to clip, and not at stage 0."""
 
 
 def _deepspeed(device: torch.device) -> Any:
@@ -72,7 +72,7 @@ def configuration(
         "train_batch_size": rows,
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": optimisation.gradient_clipping or UNCLIPPED,
+        "gradient_clipping": (optimisation.gradient_clipping or UNCLIPPED) if zero["stage"] else 0.0,
         "zero_optimization": zero,
         "bf16": {"enabled": bf16},
         "zero_allow_untested_optimizer": True,
@@ -112,6 +112,8 @@ class Engine:
         self.device = device_of(execution, ranks)
         self.ranks = ranks
         self.objective = objective.to(self.device)
+        self._clipping = optimisation.gradient_clipping
+        self._norm = torch.zeros(())
         self._dtype = torch.bfloat16 if optimisation.precision == "bf16" else torch.float32
         self._kept = _keep(objective, everything=self._dtype != torch.float32)
         self.parameters = dict(objective.named_parameters())
@@ -183,8 +185,16 @@ class Engine:
                     totals[name] = totals.get(name, 0.0) + value.double() * batch.share
             means = self.summed(totals)
             if math.isfinite(means["loss"]):
+                if not self.zero_stage:
+                    self._clip()
                 self._engine.step()
         return means
+
+    def _clip(self) -> None:
+        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        self._norm = torch.nn.utils.get_total_norm(gradients)
+        if self._clipping and math.isfinite(self._norm):
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self._clipping, self._norm)
 
     def summed(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
         """Each value summed over the workers."""
@@ -196,7 +206,7 @@ class Engine:
 
     def gradient_norm(self) -> float:
         """Global norm before clipping in the last step."""
-        return float(self._engine.get_global_grad_norm())
+        return float(self._engine.get_global_grad_norm() if self.zero_stage else self._norm)
 
     def full_state(self, kind: str) -> dict[str, Tensor]:
         """Name -> full fp32 tensor of each trained parameter, on the CPU; `kind` is `weight` or one of `MOMENTS`."""

@@ -65,7 +65,7 @@ def set_dropout(model: PreTrainedModel, probability: float) -> None:
                 setattr(module, name, SampleDropout(probability, place) if probability else nn.Dropout(0.0))
                 place += 1
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = probability  # type: ignore[assignment]
+            module.attention_dropout = probability
             if probability:
                 module.attn_dropout = SampleDropout(probability, place)
             place += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.engine import checkpoint
@@ -11,7 +12,21 @@ from harness.engine.batches import Batches
 from harness.engine.checkpoint import TrainState
 from harness.engine.deepspeed_engine import Engine
 from harness.engine.objective import Objective
-from harness.stage import Checkpoints, Diverged, Execution, Progress, Ranks, StageFailure, Telemetry, silent, unrecorded
+from harness.engine.preemption import watching
+from harness.stage import (
+    Checkpoints,
+    Diverged,
+    Execution,
+    OutOfMemory,
+    Preempted,
+    Progress,
+    Ranks,
+    StageFailure,
+    Telemetry,
+    is_out_of_memory,
+    silent,
+    unrecorded,
+)
 from methods.recipe import Optimisation
 
 MICRO_BATCH_TOKENS = {"cpu": 2**12, "cuda": 2**14}
@@ -27,6 +42,8 @@ class TrainResult:
     (before clipping), learning_rate."""
     tokens: int
     seconds: float
+    micro_batch: int
+    """Rows per forward pass of a worker."""
 
 
 def train(
@@ -41,7 +58,7 @@ def train(
     progress: Progress = silent,
     telemetry: Telemetry = unrecorded,
     flops_per_token: float = 0.0,
-    checkpoint_every_steps: int | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> TrainResult:
     """Train the objective's student in place for `steps` optimiser steps, from the newest checkpoint if there is one.
 
@@ -50,7 +67,10 @@ def train(
 
     Raises:
         StageFailure: the global batch cannot be shared by the workers or cut into the micro-batch asked for.
+        ForeignCheckpoint: the checkpoint to go on from is of another model.
         Diverged: the loss or the gradient became NaN or infinite; all workers agree.
+        OutOfMemory: with the micro-batch to try next.
+        Preempted: SIGTERM came, to any worker; a checkpoint of the step is written.
     """
     micro = micro_batch(batches, execution, ranks.world)
     resumed = checkpoints.latest()
@@ -61,26 +81,22 @@ def train(
         if resumed:
             first = batches.micro_batches(0, rank=ranks.rank, world=ranks.world, micro=micro)
             engine.load_moments(checkpoint.load_moments(resumed[1]), state.step, first)
-        due = _Due(execution.checkpoint_every_s, checkpoint_every_steps, steps)
-        while state.step < steps:
-            tokens, seconds = state.tokens, state.seconds
-            _step(engine, batches, micro, state, learning_rate(optimisation, state.step, steps))
-            telemetry(
-                state.curve[-1],
-                tokens=state.tokens - tokens,
-                seconds=state.seconds - seconds,
-                flops_per_token=flops_per_token,
-            )
-            progress(
-                done=state.step, total=steps, loss=state.curve[-1]["loss"], tokens_per_s=state.tokens / state.seconds
-            )
-            if due.at(state.step, engine):
-                checkpoint.save(engine, state, checkpoints)
-    except BaseException:
+        with watching() as asked_to_end:
+            due = _Due(execution, steps, asked_to_end)
+            while state.step < steps:
+                spent = _step(engine, batches, micro, state, learning_rate(optimisation, state.step, steps))
+                telemetry(state.curve[-1], tokens=spent[0], seconds=spent[1], flops_per_token=flops_per_token)
+                progress(done=state.step, total=steps, **_numbers(state, micro, batches.rows // ranks.world))
+                now, ending = due.at(state.step, engine)
+                if now:
+                    _save(engine, state, checkpoints, warn, ending=ending)
+    except BaseException as error:
         engine.abandon()
+        if is_out_of_memory(error):
+            raise _out_of_memory(micro, batches.rows // ranks.world, error) from error
         raise
     engine.close()
-    return TrainResult(curve=state.curve, tokens=state.tokens, seconds=state.seconds)
+    return TrainResult(curve=state.curve, tokens=state.tokens, seconds=state.seconds, micro_batch=micro)
 
 
 def learning_rate(optimisation: Optimisation, step: int, steps: int) -> float:
@@ -126,8 +142,8 @@ def _divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def _step(engine: Engine, batches: Batches, micro: int, state: TrainState, rate: float) -> None:
-    """One optimiser step, and its line in the curve."""
+def _step(engine: Engine, batches: Batches, micro: int, state: TrainState, rate: float) -> tuple[int, float]:
+    """One optimiser step and its line in the curve; the tokens and seconds it took."""
     started = time.perf_counter()
     parts = batches.micro_batches(state.step, rank=engine.ranks.rank, world=engine.ranks.world, micro=micro)
     means = engine.step(parts, rate)
@@ -136,11 +152,11 @@ def _step(engine: Engine, batches: Batches, micro: int, state: TrainState, rate:
     norm = engine.gradient_norm()
     if not math.isfinite(norm):
         raise Diverged(state.step + 1, "gradient norm")
-    state.tokens += batches.tokens(state.step)
-    state.step += 1
-    state.seconds += time.perf_counter() - started
+    tokens, seconds = batches.tokens(state.step), time.perf_counter() - started
+    state.tokens, state.seconds, state.step = state.tokens + tokens, state.seconds + seconds, state.step + 1
     point = {"step": state.step, "tokens": state.tokens, **means, "gradient_norm": norm, "learning_rate": rate}
     state.curve.append(point)
+    return tokens, seconds
 
 
 def _agree(engine: Engine, state: TrainState) -> None:
@@ -150,20 +166,58 @@ def _agree(engine: Engine, state: TrainState) -> None:
         raise OSError(f"worker {engine.ranks.rank} found a checkpoint at step {state.step}, another worker did not")
 
 
-class _Due:
-    """When to write a checkpoint: rank 0's clock decides for all, and never after the last step."""
+def _numbers(state: TrainState, micro: int, share: int) -> dict[str, float]:
+    """What a watcher is shown, and what the ledger knows of a worker that the system kills for its memory."""
+    smaller = _smaller(micro, share)
+    next_try = {"smaller_micro_batch": smaller} if smaller else {}
+    return {"loss": state.curve[-1]["loss"], "tokens_per_s": state.tokens / state.seconds} | next_try
 
-    def __init__(self, every_s: float, every_steps: int | None, steps: int) -> None:
-        self.every_s, self.every_steps, self.steps = every_s, every_steps, steps
+
+def _smaller(micro: int, share: int) -> int | None:
+    """The micro-batch after `micro`: half of it, or the largest divisor of a worker's share below that."""
+    return max((n for n in _divisors(share) if n <= micro // 2), default=None)
+
+
+def _out_of_memory(micro: int, share: int, error: BaseException) -> OutOfMemory:
+    smaller = _smaller(micro, share)
+    advice = "" if smaller else "; more workers, a higher zero_stage or activation_checkpointing need less"
+    reason = f"{error}".strip().split("\n")[0] or type(error).__name__
+    return OutOfMemory(f"out of memory at micro-batch {micro}{advice} ({reason})", smaller)
+
+
+def _save(
+    engine: Engine, state: TrainState, checkpoints: Checkpoints, warn: Callable[[str], None], *, ending: bool
+) -> None:
+    """Write a checkpoint; `ending` by raising `Preempted`."""
+    failed = checkpoint.save(engine, state, checkpoints)
+    if failed:
+        warn(f"the checkpoint at step {state.step} could not be written: {failed}")
+    if ending:
+        kept = "the one before it is kept" if failed else "its checkpoint is kept"
+        raise Preempted(f"asked to end (SIGTERM) after step {state.step}; {kept}")
+
+
+class _Due:
+    """When to write a checkpoint: rank 0's clock, or SIGTERM to any worker; never after the last step."""
+
+    def __init__(self, execution: Execution, steps: int, asked_to_end: Callable[[], bool]) -> None:
+        self.execution, self.steps, self.asked_to_end = execution, steps, asked_to_end
         self.written = time.monotonic()
 
-    def at(self, step: int, engine: Engine) -> bool:
+    def at(self, step: int, engine: Engine) -> tuple[bool, bool]:
+        """Whether to write one now, and whether to end then; all workers agree."""
         if step == self.steps:
-            return False
-        if self.every_steps:
-            return step % self.every_steps == 0
-        mine = engine.ranks.rank == 0 and time.monotonic() - self.written >= self.every_s
-        due = bool(engine.summed({"due": float(mine)})["due"]) if engine.ranks.world > 1 else mine
-        if due:
+            return False, False
+        mine = {"due": engine.ranks.rank == 0 and self._due(step), "ending": self.asked_to_end()}
+        agreed = engine.summed(mine) if engine.ranks.world > 1 else mine
+        ending = bool(agreed["ending"])
+        now = ending or bool(agreed["due"])
+        if now:
             self.written = time.monotonic()
-        return due
+        return now, ending
+
+    def _due(self, step: int) -> bool:
+        every_steps = self.execution.checkpoint_every_steps
+        if every_steps:
+            return step % every_steps == 0
+        return time.monotonic() - self.written >= self.execution.checkpoint_every_s

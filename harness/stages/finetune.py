@@ -47,7 +47,8 @@ def run(context: Context) -> Mapping[str, Any]:
     metrics = _score(context, task, model, tokenizer, recipe)
     (context.output / "curve.json").write_text(json.dumps(result.curve))
     flops = result.tokens * flops_per_token
-    return {"metrics": metrics, "tokens": result.tokens, "flops": flops, "train_s": result.seconds}
+    spent = {"tokens": result.tokens, "flops": flops, "train_s": result.seconds}
+    return {"metrics": metrics, "micro_batch": result.micro_batch} | spent
 
 
 def _train(
@@ -76,17 +77,18 @@ def _train(
         checkpoints=context.checkpoints,
         progress=context.progress,
         telemetry=context.telemetry,
+        warn=context.warn,
         flops_per_token=flops_per_token,
     )
     return result, flops_per_token
 
 
 def _teacher(context: Context, num_labels: int, pad_id: int, recipe: FineTune) -> PreTrainedModel | None:
-    """The engine moves a teacher to its device and casts it to bf16 in place; in fp32 on the CPU it changes nothing."""
+    """The engine moves a teacher to its device, casts and shards it in place; in fp32 on the CPU it changes nothing."""
     if "teacher" not in context.inputs:
         return None
-    shared = recipe.precision == "fp32" and not context.execution.gpus
-    teacher = teacher_model(context.inputs["teacher"] / "model", num_labels, shared=shared)
+    changed = recipe.precision != "fp32" or context.execution.gpus or context.execution.shard_teacher
+    teacher = teacher_model(context.inputs["teacher"] / "model", num_labels, shared=not changed)
     teacher.config.pad_token_id = pad_id
     return teacher
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.engine.batches import TokenBatches
-from harness.engine.deepspeed_engine import device_of
 from harness.engine.dropout import set_dropout
 from harness.engine.flops import training_flops_per_token
 from harness.engine.objective import LanguageModelObjective
+from harness.engine.process_group import device_of
 from harness.engine.trainer import train
 from harness.stage import Context, StageFailure
 from methods import student
@@ -72,6 +72,7 @@ def train_language_model(
         checkpoints=context.checkpoints,
         progress=context.progress,
         telemetry=context.telemetry,
+        warn=context.warn,
         flops_per_token=flops_per_token,
     )
     if context.ranks.rank == 0:
@@ -81,5 +82,6 @@ def train_language_model(
         "tokens": result.tokens,
         "flops": result.tokens * flops_per_token,
         "train_s": result.seconds,
+        "micro_batch": result.micro_batch,
         "final_loss": result.curve[-1]["loss"],
     }

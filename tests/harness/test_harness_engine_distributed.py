@@ -78,8 +78,8 @@ def run(stage, checkpoints=NoCheckpoints(), factorised=False, steps=50, **option
     recipe = Optimisation(learning_rate=3e-3, deepspeed=raw)
     target = LanguageModelObjective(model(0, factorised), model(1), Losses(ce=1.0, kd=1.0, taps=0.5), TAPS)
     data = TokenBatches(np.random.default_rng(0).integers(0, 61, 1000), 8, 64, seed=0)
-    result = train(target, data, recipe, steps, execution=Execution(zero_stage=stage, micro_batch=2), ranks=ranks,
-                   checkpoints=checkpoints, checkpoint_every_steps=5, **options)
+    execution = Execution(zero_stage=stage, micro_batch=2, checkpoint_every_steps=5)
+    result = train(target, data, recipe, steps, execution=execution, ranks=ranks, checkpoints=checkpoints, **options)
     total = sum(p.double().abs().sum().item() for p in target.parameters())
     return {"loss": [line["loss"] for line in result.curve], "weights": total}
 

@@ -1,81 +1,32 @@
 """Training through DeepSpeed in one process: against a plain torch loop, resumed, diverged, refused."""
 
 import json
-from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+from engine_fixture import RECIPE, TAPS, Interrupted, Kept, batches, interrupt_at, model, objective, run
+from transformers import GPT2ForSequenceClassification
 
-from harness.engine.batches import ExampleBatches, TokenBatches
+from harness.engine.batches import ExampleBatches
+from harness.engine.dropout import set_dropout
 from harness.engine.flops import forward_flops_per_token, training_flops_per_token
-from harness.engine.objective import ClassificationObjective, LanguageModelObjective
-from harness.engine.trainer import learning_rate, micro_batch, train
-from harness.stage import Diverged, Execution, NoCheckpoints, StageFailure
-from methods.interface import Tap
+from harness.engine.objective import ClassificationObjective
+from harness.engine.trainer import learning_rate, micro_batch
+from harness.stage import Diverged, Execution, StageFailure
 from methods.recipe import Losses, Optimisation
 
-CONFIG = {"vocab_size": 61, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16}
-DROPOUT_OFF = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-PARTITION_ALL = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
-RECIPE = Optimisation(learning_rate=1e-2, weight_decay=0.1, deepspeed=PARTITION_ALL)
-TAPS = [
-    Tap(teacher="transformer.h.1", student="transformer.h.1", loss="cosine"),
-    Tap(teacher="transformer.h.0.attn", student="transformer.h.0.attn", kind="attention", loss="kl"),
-]
+
+def dropping():
+    target = objective()
+    set_dropout(target.student, 0.1)
+    return target
 
 
-def model(seed=0, cls=GPT2LMHeadModel, **changes):
-    torch.manual_seed(seed)
-    return cls(GPT2Config(**CONFIG, **(DROPOUT_OFF | changes), bos_token_id=0, eos_token_id=0, pad_token_id=0))
-
-
-ALL = Losses(ce=1.0, kd=1.0, taps=1.0)
-
-
-def objective(losses=ALL, **changes):
-    return LanguageModelObjective(model(0, **changes), model(1), losses, TAPS)
-
-
-def batches():
-    return TokenBatches(np.random.default_rng(0).integers(0, 61, 1000), 8, 64, seed=0)
-
-
-class Kept:
-    """Checkpoints in a directory."""
-
-    def __init__(self, root):
-        self.root = root
-
-    def latest(self):
-        done = sorted(self.root.glob("*"), key=lambda path: int(path.name))
-        return (int(done[-1].name), done[-1]) if done else None
-
-    @contextmanager
-    def writing(self, step):
-        (self.root / str(step)).mkdir()
-        yield self.root / str(step)
-
-
-class Interrupted(Exception):
-    pass
-
-
-def interrupt_at(step):
-    def progress(*, done, total, **numbers):
-        if done == step:
-            raise Interrupted
-
-    return progress
-
-
-def run(target, steps=6, recipe=RECIPE, checkpoints=None, data=None, execution=None, **options):
-    return train(
-        target, data or batches(), recipe, steps, execution=execution or Execution(),
-        checkpoints=checkpoints or NoCheckpoints(), **options,
-    )  # fmt: skip
+def every(steps, **execution):
+    return Execution(checkpoint_every_steps=steps, **execution)
 
 
 def plain_curve(steps):
@@ -125,11 +76,11 @@ def test_training_equals_a_plain_torch_loop(zero_stage, micro):
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, zero_stage):
     execution = Execution(zero_stage=zero_stage, micro_batch=4)
-    whole_objective, resumed_objective = objective(resid_pdrop=0.1), objective(resid_pdrop=0.1)
+    whole_objective, resumed_objective = dropping(), dropping()
     whole = run(whole_objective, execution=execution)
-    options = {"execution": execution, "checkpoints": Kept(tmp_path), "checkpoint_every_steps": 2}
+    options = {"execution": replace(execution, checkpoint_every_steps=2), "checkpoints": Kept(tmp_path)}
     with pytest.raises(Interrupted):
-        run(objective(resid_pdrop=0.1), progress=interrupt_at(5), **options)
+        run(dropping(), progress=interrupt_at(5), **options)
     resumed = run(resumed_objective, **options)
     assert resumed.curve == whole.curve
     assert [line["step"] for line in whole.curve] == [1, 2, 3, 4, 5, 6]
@@ -143,10 +94,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, zero_stage):
 @pytest.mark.parametrize(("before", "after"), [(3, 0), (0, 2), (1, 3)])
 def test_a_checkpoint_resumes_at_another_zero_stage(tmp_path, before, after):
     expected = [line["loss"] for line in run(objective()).curve]
-    options = {"checkpoints": Kept(tmp_path), "checkpoint_every_steps": 3}
+    options = {"checkpoints": Kept(tmp_path)}
     with pytest.raises(Interrupted):
-        run(objective(), progress=interrupt_at(4), execution=Execution(zero_stage=before), **options)
-    resumed = run(objective(), execution=Execution(zero_stage=after), **options)
+        run(objective(), progress=interrupt_at(4), execution=every(3, zero_stage=before), **options)
+    resumed = run(objective(), execution=every(3, zero_stage=after), **options)
     np.testing.assert_allclose([line["loss"] for line in resumed.curve], expected, rtol=1e-6)
 
 
@@ -154,7 +105,7 @@ def test_bf16_resumes_from_fp32_masters_and_returns_fp32(tmp_path):
     recipe = RECIPE.model_copy(update={"precision": "bf16"})
     whole, resumed = objective(), objective()
     expected = run(whole, recipe=recipe)
-    options = {"recipe": recipe, "checkpoints": Kept(tmp_path), "checkpoint_every_steps": 2}
+    options = {"recipe": recipe, "checkpoints": Kept(tmp_path), "execution": every(2)}
     with pytest.raises(Interrupted):
         run(objective(), progress=interrupt_at(5), **options)
     assert run(resumed, **options).curve == expected.curve

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -173,3 +174,19 @@ def test_a_killed_worker(run: Run, undisturbed: Run) -> None:
     assert first.reason == "the worker process died"
     assert run.student().attempt == second.id
     assert_same_end(run, undisturbed)
+
+
+def test_a_worker_that_is_asked_to_end(run: Run, undisturbed: Run) -> None:
+    """As a cluster does before it takes a node away: the worker leaves a checkpoint of the step that it is at."""
+    with run.driver() as process:
+        wait(lambda: len(run.checkpoints()) >= 2)
+        (asked,) = run.distillation()
+        os.kill(asked.where["pid"], signal.SIGTERM)
+        wait(lambda: len(run.distillation()) == 2 or run.distillation()[0].status == "failed", within_s=30)
+        said, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+    first, second = run.distillation()
+    assert (first.id, first.status, first.failure_class) == (asked.id, "failed", "infrastructure")
+    assert re.fullmatch(r"asked to end \(SIGTERM\) after step \d+; its checkpoint is kept", first.reason)
+    assert run.student().attempt == second.id
+    assert run.quality_and_size() == undisturbed.quality_and_size()
