@@ -1,0 +1,96 @@
+"""Gangs that lose a worker at a random step: whoever dies, nobody hangs, and what is resumed ends with the same weights.
+
+Twenty kills, each from a seed: of rank 0, of rank 1, of all, and by SIGTERM; resumed on the same layout, or on another
+number of workers and another ZeRO stage. The first four run with the tier `distributed`, all of them with `slow`.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from layout_worker import finish, launch
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.timeout(240)
+
+STEPS = 30
+GRACE_S = 60
+"""More than the workers' patience with each other, less than any default's."""
+MODES = ("rank 0", "rank 1", "all", "sigterm")
+
+
+def trial(seed: int) -> dict[str, object]:
+    draw = random.Random(seed)
+    mode = MODES[seed % 4]
+    layout = (2, draw.randrange(4))
+    after = layout if draw.random() < 0.5 else (draw.choice([1, 2]), draw.randrange(4))
+    return {"mode": mode, "before": layout, "after": after, "step": draw.randrange(1, STEPS - 3)}
+
+
+def numbered(seed: int) -> object:
+    return pytest.param(seed, marks=pytest.mark.distributed if seed < 4 else pytest.mark.slow)
+
+
+def options(layout: tuple[int, int], **more: object) -> list[dict[str, object]]:
+    world, stage = layout
+    return [{"name": "run", "steps": STEPS, "zero_stage": stage, "micro_batch": 2, "dropout": 0.1} | more]
+
+
+def step_of(out: Path, rank: int) -> int:
+    path = out / f"step-{rank}"
+    text = path.read_text() if path.exists() else ""
+    return int(text or 0)
+
+
+def whole(layout: tuple[int, int], root: Path) -> dict[str, torch.Tensor]:
+    """The weights of a run that nothing happens to."""
+    out = root / f"whole-{layout[0]}-{layout[1]}"
+    if not (out / "run.safetensors").exists():
+        for status, said in finish(launch(layout[0], out, options(layout))):
+            assert status == 0, said[-3000:]
+    return load_file(out / "run.safetensors")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kills")
+
+
+@pytest.mark.parametrize("seed", [numbered(seed) for seed in range(20)])
+def test_a_killed_gang_resumes_to_the_same_weights(seed: int, root: Path, tmp_path: Path) -> None:
+    plan = trial(seed)
+    before, after = plan["before"], plan["after"]
+    store = str(tmp_path / "store")
+    workers = launch(before[0], tmp_path / "killed", options(before, store=store, attempt="a"))
+    until = time.monotonic() + 120
+    while min(step_of(tmp_path / "killed", rank) for rank in (0, 1)) < plan["step"]:
+        assert all(worker.poll() is None for worker in workers), [w.communicate()[0][-3000:] for w in workers]
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    victims = {"rank 0": workers[:1], "rank 1": workers[1:], "all": workers, "sigterm": workers[seed % 8 // 4 :][:1]}
+    for victim in victims[plan["mode"]]:
+        victim.send_signal(signal.SIGTERM if plan["mode"] == "sigterm" else signal.SIGKILL)
+    started = time.monotonic()
+    ended = finish(workers, timeout_s=GRACE_S)
+    assert time.monotonic() - started < (30 if plan["mode"] == "sigterm" else GRACE_S)
+    assert all(status != 0 for status, _ in ended), plan
+    if plan["mode"] == "sigterm":
+        assert all("SIGTERM) after step" in said for _, said in ended), ended
+    resumed = launch(after[0], tmp_path / "resumed", options(after, store=store, attempt="b"))
+    for status, said in finish(resumed):
+        assert status == 0, said[-3000:]
+    ours, expected = load_file(tmp_path / "resumed" / "run.safetensors"), whole(before, root)
+    apart = max(
+        float((ours[name].double() - expected[name].double()).norm() / expected[name].double().norm())
+        for name in expected
+        if float(expected[name].double().norm())
+    )
+    print(
+        f"\n{seed:2} {plan['mode']:8} step {plan['step']:2} (workers, stage) {before} -> {after}: {apart:.1e}", end=""
+    )
+    assert apart == 0 if before == after else apart <= 1e-5, plan
