@@ -2,8 +2,8 @@
 
     RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29511 python layout_worker.py '{"out": "...", "runs": [...]}'
 
-A run says `zero_stage`, `micro_batch`, `steps`, `dropout`, and `store` where it checkpoints; rank 0 writes its loss curve
-and its final weights below `out`, every rank the step that it is at.
+A run says `zero_stage`, `micro_batch`, `steps`, `dropout`, and `store` where it checkpoints; rank 0 writes its loss
+curve and its final weights below `out`, every rank the step that it is at.
 """
 
 from __future__ import annotations

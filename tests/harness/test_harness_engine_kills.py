@@ -1,7 +1,7 @@
-"""Gangs that lose a worker at a random step: whoever dies, nobody hangs, and what is resumed ends with the same weights.
+"""Gangs that lose a worker at a random step: nobody hangs, and what is resumed ends with the same weights.
 
 Twenty kills, each from a seed: of rank 0, of rank 1, of all, and by SIGTERM; resumed on the same layout, or on another
-number of workers and another ZeRO stage. The first four run with the tier `distributed`, all of them with `slow`.
+number of workers and another ZeRO stage. The first four are of the tier `distributed`, the others `slow`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ def numbered(seed: int) -> object:
 
 
 def options(layout: tuple[int, int], **more: object) -> list[dict[str, object]]:
-    world, stage = layout
-    return [{"name": "run", "steps": STEPS, "zero_stage": stage, "micro_batch": 2, "dropout": 0.1} | more]
+    return [{"name": "run", "steps": STEPS, "zero_stage": layout[1], "micro_batch": 2, "dropout": 0.1} | more]
 
 
 def step_of(out: Path, rank: int) -> int:
@@ -85,12 +84,21 @@ def test_a_killed_gang_resumes_to_the_same_weights(seed: int, root: Path, tmp_pa
     for status, said in finish(resumed):
         assert status == 0, said[-3000:]
     ours, expected = load_file(tmp_path / "resumed" / "run.safetensors"), whole(before, root)
-    apart = max(
-        float((ours[name].double() - expected[name].double()).norm() / expected[name].double().norm())
-        for name in expected
-        if float(expected[name].double().norm())
-    )
-    print(
-        f"\n{seed:2} {plan['mode']:8} step {plan['step']:2} (workers, stage) {before} -> {after}: {apart:.1e}", end=""
-    )
-    assert apart == 0 if before == after else apart <= 1e-5, plan
+    distance = apart(ours, expected)
+    print(f"\n{seed:2} {plan['mode']:8} at step {plan['step']:2}, {before} -> {after}: {distance:.1e}", end="")
+    if before == after:
+        assert all(torch.equal(ours[name], expected[name]) for name in expected), plan
+    assert distance <= 1e-5, plan
+
+
+def apart(ours: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Largest relative distance of a parameter. Of keys' biases nothing counts: they change no attention map, their
+    gradient is rounding alone, and Adam brings that to the size of any other."""
+    found = []
+    for name, theirs in expected.items():
+        width = len(theirs) // 3
+        kept = [slice(0, width), slice(2 * width, None)] if name.endswith("c_attn.bias") else [slice(None)]
+        for part in kept:
+            a, b = ours[name][part].double(), theirs[part].double()
+            found.append(float((a - b).norm() / b.norm()))
+    return max(found)
