@@ -12,6 +12,7 @@ from harness.graph import Stage, ancestors_first
 from harness.spec import Sweep
 from methods.interface import Budget, Method, Phase, Plan, Refusal
 from methods.recipe import Recipe
+from results.record import Control
 from tasks.interface import Task
 
 
@@ -54,6 +55,8 @@ class CellPlan:
     seed: int
     row: str
     solved: Plan | Refusal
+    control: Control | None = None
+    """What it leaves out of the cell whose twin it is, if it is one."""
     phases: Sequence[Phase] = ()
     """The steps of its training: one, unless the method is staged."""
     stages: Mapping[str, Stage] = field(default_factory=dict)
@@ -74,9 +77,10 @@ class CellPlan:
 
     @property
     def name(self) -> str:
-        """`kronecker params=0.66 shared #0`."""
+        """`kronecker params=0.66 shared #0`, `kronecker params=0.66 shared no_teacher #0`."""
         budget = [str(self.budget)] if self.budget else []
-        return " ".join([self.contender.title, *budget, self.recipe_kind, f"#{self.seed}"])
+        control = [self.control.kind] if self.control else []
+        return " ".join([self.contender.title, *budget, self.recipe_kind, *control, f"#{self.seed}"])
 
 
 @dataclass(frozen=True, kw_only=True)

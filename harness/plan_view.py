@@ -50,6 +50,7 @@ def plan_json(
         ],
         "cells": [
             {"row": cell.row, "seed": cell.seed, "cell": cell.name}
+            | ({"control": cell.control.model_dump()} if cell.control else {})
             | ({"params": cell.solved.size} if isinstance(cell.solved, Plan) else {"skipped": cell.refusal})
             for cell in plan.cells
         ],
@@ -85,7 +86,9 @@ def _bill(plan: SweepPlan, states: Mapping[str, State], priced: Mapping[str, Pri
     cached = sum(state is State.CACHED for state in states.values())
     skipped = sum(bool(cell.refusal) for cell in plan.cells)
     hours = sum(price.worker_hours for price in priced.values())
-    text = f"{len(plan.cells)} cells ({skipped} skipped), {cached} stages cached, {waiting} to run"
+    twins = sum(bool(cell.control) for cell in plan.cells)
+    counted = f"{skipped} skipped, {twins} controls" if twins else f"{skipped} skipped"
+    text = f"{len(plan.cells)} cells ({counted}), {cached} stages cached, {waiting} to run"
     if not priced:
         return text
     rate = measured_rate(artifacts)
@@ -94,4 +97,12 @@ def _bill(plan: SweepPlan, states: Mapping[str, State], priced: Mapping[str, Pri
     basis = f"{GPU_FLOPS:.0e} FLOP/s a GPU, assumed" if on_gpu else basis
     tokens, flops = sum(p.tokens for p in priced.values()), sum(p.flops for p in priced.values())
     unit = "GPU-hours" if on_gpu else "worker-hours"
-    return f"{text}\ntraining: {tokens:,} tokens, {flops:.2e} FLOPs, about {hours:.2g} {unit} at {basis}"
+    bill = f"{text}\ntraining: {tokens:,} tokens, {flops:.2e} FLOPs, about {hours:.2g} {unit} at {basis}"
+    return bill + (_controls_bill(plan, priced) if twins else "")
+
+
+def _controls_bill(plan: SweepPlan, priced: Mapping[str, Price]) -> str:
+    """What is trained for controls alone."""
+    shared = {stage.key for cell in plan.cells if not cell.control for stage in cell.needed}
+    own = [price for key, price in priced.items() if key not in shared]
+    return f"\nof it for controls: {sum(p.tokens for p in own):,} tokens, {sum(p.flops for p in own):.2e} FLOPs"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from harness import controls
 from harness.cells import CellPlan, Contender, SweepPlan
 from harness.errors import SpecError
 from harness.execution_keys import split_deepspeed
@@ -19,6 +20,7 @@ from methods import fields as method_fields
 from methods import registry as method_registry
 from methods.interface import Budget, Method, MethodError, Plan, Refusal
 from methods.recipe import Recipe
+from results.record import Control, ControlKind
 from tasks import registry as task_registry
 from tasks.interface import Classification
 
@@ -118,6 +120,7 @@ class Planner:
         phases = contender.method.phases(self.config, solved) if isinstance(solved, Plan) else ()
         for kind, recipe in self._recipes(contender):
             cell = solved if recipe or kind == "none" else NO_RECIPE
+            row = self._row(contender, budget, kind, recipe)
             for seed in self.sweep.seeds:
                 yield CellPlan(
                     contender=contender,
@@ -125,16 +128,50 @@ class Planner:
                     recipe_kind=kind,
                     recipe=recipe,
                     seed=seed,
-                    row=self._row(contender, budget, kind, recipe),
+                    row=row,
                     solved=cell,
                     phases=() if isinstance(cell, Refusal) else phases,
                     stages={}
                     if isinstance(cell, Refusal)
                     else self.stages.of_cell(contender, budget, recipe, seed, phases),
                 )
+            if recipe and isinstance(cell, Plan):
+                yield from self._twins(contender, budget, kind, recipe, cell, row)
 
-    def _row(self, contender: Contender, budget: Budget | None, kind: str, recipe: Recipe | None) -> str:
-        """What makes a line of the board: what is compressed, how, to what size, trained how, on what text."""
+    def _twins(
+        self, contender: Contender, budget: Budget | None, kind: str, recipe: Recipe, plan: Plan, row: str
+    ) -> Iterator[CellPlan]:
+        """The cells that control for the teacher's terms and for the decomposition, beside the row's own."""
+        phases = contender.method.phases(self.config, plan)
+        for control in self.sweep.controls:
+            refusal = controls.refusal(control, contender.method, self.config, plan, recipe)
+            trained = controls.recipe_of(control, recipe)
+            for seed in self.sweep.seeds:
+                yield CellPlan(
+                    contender=contender,
+                    budget=budget,
+                    recipe_kind=kind,
+                    recipe=trained,
+                    seed=seed,
+                    row=self._row(contender, budget, kind, recipe, control),
+                    solved=refusal or plan,
+                    control=Control(kind=control, of=row),
+                    phases=() if refusal else phases,
+                    stages={} if refusal else self.stages.of_cell(contender, budget, trained, seed, phases, control),
+                )
+
+    def _row(
+        self,
+        contender: Contender,
+        budget: Budget | None,
+        kind: str,
+        recipe: Recipe | None,
+        control: ControlKind | None = None,
+    ) -> str:
+        """What makes a line of the board: what is compressed, how, to what size, trained how, on what text.
+
+        A control's is that of its row and what it leaves out.
+        """
         teacher, method = self.stages.teacher, [contender.name, contender.identity, contender.method.fingerprint()]
         reads_text = recipe or self.sweep.teacher.pretrain or contender.method.needs
         row = {
@@ -144,7 +181,7 @@ class Planner:
             "budget": asdict(budget) if budget else None,
             "recipe": [kind, split_deepspeed(recipe, Execution())[0] if recipe else None],
         }
-        return digest(row, ROW_DIGITS)
+        return digest(row | ({"control": control} if control else {}), ROW_DIGITS)
 
     def _solve(self, contender: Contender, budget: Budget | None) -> Plan | Refusal:
         if budget is not None and budget.unit not in contender.method.units:

@@ -88,6 +88,7 @@ def _cell(settled: Settled) -> Cell:
         recipe=cell.recipe_kind,
         recipe_digest=digest(cell.recipe.model_dump() if cell.recipe else None, 8),
         seed=cell.seed,
+        control=cell.control,
     )
 
 

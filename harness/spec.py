@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -16,6 +16,7 @@ from harness.stage import Execution
 from harness.yaml_loader import parse, read
 from methods.interface import Unit
 from methods.recipe import Count, FineTune, Recipe, Strict
+from results.record import ControlKind
 from tasks.corpora import Corpus
 
 STAGES = (
@@ -199,6 +200,12 @@ def _recipe_entry(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else {"kind": "shared", "shared": value}
 
 
+def _control(value: Any) -> Any:
+    if value not in get_args(ControlKind):
+        raise ValueError(f"{value!r} is no control{nearest(str(value), get_args(ControlKind))}")
+    return value
+
+
 def _seeds(value: Any) -> Any:
     return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else value
 
@@ -221,6 +228,8 @@ class Sweep(Strict):
         default=[0], min_length=1
     )
     """`3` means 0, 1, 2."""
+    controls: list[Annotated[ControlKind, BeforeValidator(_control)]] = Field(default_factory=list)
+    """Twins of every cell that trains by a recipe: without the teacher's terms, from random factors."""
     calibration: Calibration = Calibration()
     telemetry: TelemetryChoice = TelemetryChoice()
     resources: dict[Literal["default", *STAGES], Resources] = Field(default_factory=dict)  # type: ignore[valid-type]
@@ -230,7 +239,10 @@ class Sweep(Strict):
         trains = self.teacher.pretrain is not None or any(r.kind != "none" for r in self.recipes)
         if trains and self.corpus is None:
             raise ValueError("corpus: needed, because this sweep trains on text")
-        for label, values in (("seeds", self.seeds), ("tasks", [t.task for t in self.tasks])):
+        if self.controls and all(r.kind == "none" for r in self.recipes):
+            raise ValueError("controls: twins of cells that train, and every recipe here is none")
+        unique = (("seeds", self.seeds), ("tasks", [t.task for t in self.tasks]), ("controls", self.controls))
+        for label, values in unique:
             if len(set(values)) != len(values):
                 raise ValueError(f"{label}: the same one twice")
         return self

@@ -17,6 +17,7 @@ from harness.spec import Sweep, TaskChoice
 from harness.teacher_config import teacher_fingerprint, teacher_places
 from methods.interface import Budget, Phase, Statistic
 from methods.recipe import FineTune, Optimisation, Recipe
+from results.record import ControlKind
 from tasks.interface import Classification, Task
 
 if TYPE_CHECKING:
@@ -40,18 +41,29 @@ class SweepStages:
         self._fingerprints: dict[str, str] = {}
 
     def of_cell(
-        self, contender: Contender, budget: Budget | None, recipe: Recipe | None, seed: int, phases: Sequence[Phase]
+        self,
+        contender: Contender,
+        budget: Budget | None,
+        recipe: Recipe | None,
+        seed: int,
+        phases: Sequence[Phase],
+        control: ControlKind | None = None,
     ) -> Mapping[str, Stage]:
-        """Label -> stage of what the cell's record reads; the student as compressed and, with a recipe, as trained."""
-        what = " ".join([contender.title, *([str(budget)] if budget else [])])
-        compressed = self._compress(contender, budget, seed, what)
+        """Label -> stage of what the cell's record reads; the student as compressed and, with a recipe, as trained.
+
+        A control without the teacher differs in the recipe that it is given; one from random factors has the student
+        drawn anew each time something was compressed. Speed is that of the shapes, which a control has in common.
+        """
+        what = " ".join([contender.title, *([str(budget)] if budget else []), *([control] if control else [])])
+        drawn = control == "random_init"
+        compressed = self._student(contender, budget, seed, what, drawn=drawn)
         final = compressed
         if recipe and len(phases) == 1:
             final = self._distill(compressed, recipe, seed, what)
         elif recipe:
-            final = self._staged(contender, budget, recipe, seed, what, phases)
+            final = self._staged(contender, budget, recipe, seed, what, phases, drawn=drawn)
         found = {"compress": compressed} | ({"distill": final} if recipe else {})
-        found["profile"] = self._profile(compressed, what)
+        found["profile"] = self._profile(self._compress(contender, budget, seed, what), what)
         for choice in self.sweep.tasks:
             if isinstance(self.tasks[choice.task], Classification):
                 found[choice.task] = self._finetune(final, choice, seed, what)
@@ -69,6 +81,8 @@ class SweepStages:
         seed: int,
         what: str,
         phases: Sequence[Phase],
+        *,
+        drawn: bool,
     ) -> Stage:
         """Compress a part and train, phase by phase, each from what the one before left and on the text after it.
 
@@ -83,7 +97,7 @@ class SweepStages:
             if end == first:
                 steps = f"{recipe.steps} steps of {recipe.batch_tokens} tokens"
                 raise SpecError(f"recipes: {steps} leave none for phase {number + 1} of {len(phases)} of {what}")
-            compressed = self._compress(contender, budget, seed, part, phase=number, student=trained)
+            compressed = self._student(contender, budget, seed, part, drawn=drawn, phase=number, student=trained)
             share = recipe.model_copy(update={"tokens": (end - first) * recipe.batch_tokens})
             trained = self._distill(compressed, share, seed, part, first_step=first)
             first = end
@@ -153,6 +167,31 @@ class SweepStages:
     def _trained(self, stage: str, recipe: Optimisation) -> tuple[Mapping[str, Any], Any]:
         """A recipe's identity, and the stage's execution with the raw DeepSpeed keys that are not part of it."""
         return split_deepspeed(recipe, self.sweep.execution(stage))
+
+    def _student(
+        self,
+        contender: Contender,
+        budget: Budget | None,
+        seed: int,
+        what: str,
+        *,
+        drawn: bool,
+        phase: int | None = None,
+        student: Stage | None = None,
+    ) -> Stage:
+        """The student as compressed; `drawn`: with random factors in place of those."""
+        compressed = self._compress(contender, budget, seed, what, phase=phase, student=student)
+        if not drawn:
+            return compressed
+        before = {"student": student} if student else {}
+        return Stage(
+            name="compress",
+            module="harness.stages.redraw",
+            label=f"redraw {what} #{seed}",
+            params={"seed": seed} | ({} if phase is None else {"phase": phase}),
+            parents={"teacher": self.teacher, "compressed": compressed} | before,
+            execution=self.sweep.execution("compress"),
+        )
 
     def _compress(
         self,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from math import isfinite
 
 from results.cost import count_users, share
 from results.errors import StoreError
+from results.gains import beside
 from results.load import age_key, choose
 from results.model import Board, Column, Group, Row, Seed, Tab
 from results.ranking import mark_front, rank
@@ -24,7 +26,8 @@ def board(reader: Reader, sweep: str | None = None) -> Board:
     """The board of one sweep, or of everything in the store.
 
     A tab per (teacher, budget); rows of different recipe kinds are in separate groups and never ranked together, nor
-    are `shared` recipes that differ. Raises `StoreError` on records that cannot be read.
+    are `shared` recipes that differ. Controls stand beside their rows and are never ranked. Raises `StoreError` on
+    records that cannot be read.
     """
     everything = reader.records()
     records = choose(everything, sweep)
@@ -33,9 +36,10 @@ def board(reader: Reader, sweep: str | None = None) -> Board:
     rows, evidence = build_rows(records, reader)
     tabs = []
     for teacher in sorted({row.teacher for row in rows}):
-        own = [row for row in rows if row.teacher == teacher]
+        own = [row for row in rows if row.teacher == teacher and row.control is None]
         front = {row.id: row for group in _groups(own) for row in mark_front(group.rows, _columns(own, evidence))}
-        tabs += _tabs(teacher, [front.get(row.id, row) for row in own], evidence)
+        controls = [row for row in rows if row.control]
+        tabs += _tabs(teacher, [front.get(row.id, row) for row in own], controls, evidence)
     return Board(sweep, tuple(tabs))
 
 
@@ -65,7 +69,8 @@ def build_row(cells: Sequence[Record], evidence: Evidence, users: Mapping[tuple[
     newest = max(cells, key=age_key)
     complete = [cell for cell in cells if cell.status == "complete"]
     shown = max(complete, key=age_key) if complete else newest
-    if len({(c.cell.teacher, c.cell.method, c.cell.budget, c.cell.recipe, c.cell.recipe_digest) for c in cells}) > 1:
+    same = ("teacher", "method", "budget", "recipe", "recipe_digest", "control")
+    if len({tuple(getattr(c.cell, name) for name in same) for c in cells}) > 1:
         raise StoreError(f"row {newest.row}: its records describe different cells; the store mixes two row ids")
     status, reason = _outcome(cells)
     return Row(
@@ -84,6 +89,7 @@ def build_row(cells: Sequence[Record], evidence: Evidence, users: Mapping[tuple[
         size=shown.size,
         speed=shown.speed,
         cost=share(cells, users),
+        control=shown.cell.control,
     )
 
 
@@ -103,7 +109,7 @@ def _outcome(cells: Sequence[Record]) -> tuple[str, str]:
     return "complete", ""
 
 
-def _tabs(teacher: str, rows: Sequence[Row], evidence: Mapping[str, Evidence]) -> list[Tab]:
+def _tabs(teacher: str, rows: Sequence[Row], controls: Sequence[Row], evidence: Mapping[str, Evidence]) -> list[Tab]:
     references = [row for row in rows if row.budget is None]
     references.sort(key=lambda row: (row.method != REFERENCE, row.method, row.id))
     budgets = sorted({row.budget for row in rows if row.budget is not None}, key=_budget_key)
@@ -114,7 +120,8 @@ def _tabs(teacher: str, rows: Sequence[Row], evidence: Mapping[str, Evidence]) -
         groups, comparisons = rank(_groups(members), columns, evidence)
         ordered = [Group(g.recipe, tuple(sorted(g.rows, key=lambda row: _order(row, columns)))) for g in groups]
         notes = (*_trained(columns), *_notes([*references, *members]))
-        tabs.append(Tab(teacher, budget, columns, tuple(references), tuple(ordered), tuple(comparisons), notes))
+        tab = Tab(teacher, budget, columns, tuple(references), tuple(ordered), tuple(comparisons), notes)
+        tabs.append(replace(tab, twins=beside(tab.rows, controls, columns, evidence)))
     return tabs
 
 

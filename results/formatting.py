@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor, isfinite, log10
 
-from results.model import Column, Row, Score
-from results.statistics import Summary
+from results.model import Board, Column, Gain, Row, Score, Twin
+from results.statistics import SIGNIFICANCE, Summary
 
 LEGEND = (
     "a → b = before and after training. "
@@ -14,6 +14,11 @@ LEGEND = (
     "s = seeds only (no items stored), · = no interval. "
     "#a–b is the range of ranks the data allow (paired tests, Holm-corrected); overlapping ranges may be ties. "
     "◆ = on the Pareto front: nothing of at most its size is better. Recipe kinds are not ranked against each other."
+)
+GAINS_LEGEND = (
+    " Gains: the row against its control, on the same seeds and items; positive is better, a perplexity's is "
+    "ln(control / row). Distillation: over the same student trained by cross-entropy alone. Decomposition: over the "
+    "same shapes from random factors. * = significant at 5 %, Holm-corrected over the column's gains."
 )
 MARKS = {"seeds and items": "", "items only": " i", "seeds only": " s"}
 
@@ -23,6 +28,11 @@ def digits(summary: Summary) -> int:
     width = 0.0 if summary.low is None or summary.high is None else (summary.high - summary.low) / 2
     scale = width / 100 if width > 0 else abs(summary.value) / 1000
     return min(6, max(0, -floor(log10(scale)))) if isfinite(scale) and scale > 0 else 2
+
+
+def legend(board: Board) -> str:
+    """What the marks mean, those of the gains where there are some."""
+    return LEGEND + (GAINS_LEGEND if any(tab.twins for tab in board.tabs) else "")
 
 
 def value(summary: Summary) -> str:
@@ -59,6 +69,25 @@ def cell(row: Row, column: Column) -> str:
     front = "◆" if score.pareto else ""
     parts = [before(score), value(score.summary), f"[{interval(score.summary)}]", ranks(score), front]
     return " ".join(part for part in parts if part)
+
+
+def gain(found: Gain) -> str:
+    """`+0.034 [+0.021 to +0.047 i] *`: a gain, its interval, and whether it is significant after Holm's correction."""
+    if not isfinite(found.value):
+        return str(found.value)
+    summary = Summary(found.value, found.low, found.high, found.basis, 0, 0)
+    places = digits(summary)
+    ends = "·"
+    if found.low is not None and found.high is not None:
+        ends = f"{found.low:+.{places}f} to {found.high:+.{places}f}{MARKS.get(found.basis, '')}"
+    mark = " *" if found.p_holm is not None and found.p_holm < SIGNIFICANCE else ""
+    return _signed(f"{found.value:+.{places}f} [{ends}]{mark}")
+
+
+def gain_cell(twin: Twin, column: Column) -> str:
+    """A gain, or how the control ended where it did not complete, or nothing to compare."""
+    found = twin.gains.get(column.key)
+    return gain(found) if found else "–" if twin.row.status == "complete" else twin.row.status
 
 
 def before(score: Score) -> str:

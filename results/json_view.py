@@ -12,7 +12,7 @@ from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
-from results.model import Board, Column, Row, Score, Tab
+from results.model import Board, Column, Row, Score, Tab, Twin
 
 FORMAT = 1
 
@@ -52,7 +52,14 @@ def tab_json(tab: Tab) -> dict[str, Any]:
         "groups": [{"recipe": group.recipe, "rows": [row_json(row) for row in group.rows]} for group in tab.groups],
         "comparisons": [asdict(comparison) for comparison in tab.comparisons],
         "notes": list(tab.notes),
+        "controls": [twin_json(twin) for twin in tab.twins],
     }
+
+
+def twin_json(twin: Twin) -> dict[str, Any]:
+    """A control: of which row, what that row gains over it, and its own blocks."""
+    gains = {key: asdict(gain) for key, gain in twin.gains.items()}
+    return {"control": twin.control.kind, "of": twin.control.of, "gains": gains, "row": row_json(twin.row)}
 
 
 def column_json(column: Column) -> dict[str, Any]:

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from results.record import Failure, SizeCard, SpeedCard
+from results.record import Control, ControlKind, Failure, SizeCard, SpeedCard
 from results.statistics import Summary
+
+GAIN_FROM: Mapping[ControlKind, str] = {"no_teacher": "distillation", "random_init": "decomposition"}
+"""What a row has that its control has not."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Row:
     size: SizeCard | None
     speed: SpeedCard | None
     cost: Cost
+    control: Control | None = None
 
     @property
     def label(self) -> str:
@@ -131,6 +135,36 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """How much better a row is than its control in one column: positive is better."""
+
+    value: float
+    """row - control where higher is better, else control - row; for a perplexity the logarithm of control / row."""
+    low: float | None
+    high: float | None
+    p_value: float | None
+    p_holm: float | None
+    """Adjusted over all gains of the tab in this column."""
+    basis: str
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A control, which is never ranked, and what its row gains over it."""
+
+    row: Row
+    """The control's own scores, size and cost."""
+    control: Control
+    gains: Mapping[str, Gain]
+    """Column key -> gain, where both are complete and have the column."""
+
+    @property
+    def gain_from(self) -> str:
+        """What the row has that the control has not."""
+        return GAIN_FROM[self.control.kind]
+
+
+@dataclass(frozen=True)
 class Tab:
     """One teacher at one budget."""
 
@@ -142,11 +176,23 @@ class Tab:
     groups: Sequence[Group]
     comparisons: Sequence[Comparison]
     notes: Sequence[str] = ()
+    twins: Sequence[Twin] = ()
+    """Controls of the tab's rows, in the order of the rows."""
 
     @property
     def rows(self) -> list[Row]:
         """References first, then the groups in order."""
         return [*self.references, *(row for group in self.groups for row in group.rows)]
+
+    @property
+    def sections(self) -> list[tuple[str, Sequence[Row]]]:
+        """The rows under their headings."""
+        references = [("reference", self.references)] if self.references else []
+        return references + [(f"recipe: {group.recipe}", group.rows) for group in self.groups]
+
+    def twins_of(self, row: Row) -> list[Twin]:
+        """The controls that stand beside a row."""
+        return [twin for twin in self.twins if twin.control.of == row.id]
 
 
 @dataclass(frozen=True)

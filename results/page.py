@@ -10,8 +10,20 @@ from math import isfinite
 from string import Template
 from typing import Any
 
-from results.formatting import LEGEND, MARKS, before, count, duration, interval, ranks, status, titles, value
-from results.model import Board, Column, Row, Score, Seed, Tab
+from results.formatting import (
+    MARKS,
+    before,
+    count,
+    duration,
+    gain_cell,
+    interval,
+    legend,
+    ranks,
+    status,
+    titles,
+    value,
+)
+from results.model import Board, Column, Row, Score, Seed, Tab, Twin
 from results.plots import NUM_COLOURS, colours, curves, quality
 from results.table import heading
 
@@ -30,7 +42,7 @@ def page(board: Board) -> str:
         style=_asset("page.css"),
         tabs=_tabs(board),
         body="\n".join(sections) or f'<p class="empty">{escape(board.message)}</p>',
-        legend=escape(LEGEND),
+        legend=escape(legend(board)),
         data=script_json(data),
         plotly=get_plotlyjs() if drawn else "",
         script=_asset("page.js"),
@@ -79,7 +91,8 @@ def _section(index: int, tab: Tab, palette: Mapping[str, int]) -> str:
         plots += '<figure><figcaption>Training loss</figcaption><div class="plot curves"></div></figure>'
     return (
         f'<section id="tab-{index}" role="tabpanel" aria-labelledby="link-{index}"><h2>{escape(heading(tab))}</h2>'
-        f'<p class="summary">{summary}</p>{notes}{_table(tab, palette)}<div class="plots">{plots}</div></section>'
+        f'<p class="summary">{summary}</p>{notes}{_table(tab, palette)}'
+        f'{_gains(tab, palette) if tab.twins else ""}<div class="plots">{plots}</div></section>'
     )
 
 
@@ -90,14 +103,65 @@ def _table(tab: Tab, palette: Mapping[str, int]) -> str:
     head = _heading("method", "text") + "".join([*metrics, *plain])
     width = len(tab.columns) + 6
     bounds = {column.key: _bounds(tab, column) for column in tab.columns}
-    sections = [("Reference", tab.references)] + [(f"Recipe: {g.recipe}", g.rows) for g in tab.groups]
     body = "".join(
-        f'<tbody class="kind"><tr><th colspan="{width}" scope="rowgroup">{escape(name)}</th></tr></tbody>'
-        + "".join(_row(row, tab, place, bounds, palette) for row in rows)
-        for place, (name, rows) in enumerate(sections)
+        _kind(name, width) + "".join(_row(row, tab, place, bounds, palette) for row in rows)
+        for place, (name, rows) in enumerate(tab.sections)
         if rows
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>{body}</table></div>'
+
+
+def _gains(tab: Tab, palette: Mapping[str, int]) -> str:
+    """A second table: each row that has controls, with what it gains over each."""
+    names = titles(tab.columns)
+    metrics = [_gain_heading(names[column.key]) for column in tab.columns]
+    plain = [_heading(name) for name in ("cost", "seeds")]
+    head = _heading("method", "text") + _heading("gain from", "text") + "".join([*metrics, *plain])
+    body = "".join(
+        _kind(name, len(tab.columns) + 4) + "".join(_gains_row(row, twin, tab, palette) for row, twin in twins)
+        for name, rows in tab.sections
+        if (twins := [(row, twin) for row in rows for twin in tab.twins_of(row)])
+    )
+    return (
+        f'<h3>Gains from distillation and decomposition</h3><div class="scroll">'
+        f'<table class="gains"><thead><tr>{head}</tr></thead>{body}</table></div>'
+    )
+
+
+def _gains_row(row: Row, twin: Twin, tab: Tab, palette: Mapping[str, int]) -> str:
+    control = twin.row
+    swatch = f'<i class="swatch c{palette[row.label] % NUM_COLOURS}"></i>' if row.label in palette else ""
+    reason = f'<small class="reason">{escape(status(control))}</small>' if control.reason else ""
+    cells = [
+        f'<th scope="row" data-sort="{escape(row.label)}">{swatch}{escape(row.label)}{reason}</th>',
+        f'<td class="text" data-sort="{twin.gain_from}">{twin.gain_from}<small>{escape(control.id)}</small></td>',
+        *(_gain_cell(twin, column) for column in tab.columns),
+        _cell(control.cost.worker_s, duration(control.cost.worker_s)),
+        _cell(len(control.seeds), str(len(control.seeds))),
+    ]
+    return f'<tbody class="row {escape(control.status)}"><tr>{"".join(cells)}</tr></tbody>'
+
+
+def _gain_heading(title: str) -> str:
+    protocol, _, rest = title.partition(" ")
+    return (
+        f'<th scope="col" class="number" title="positive is better"><button type="button">{escape(protocol)}'
+        f"<small>{escape(rest)} gain</small></button></th>"
+    )
+
+
+def _gain_cell(twin: Twin, column: Column) -> str:
+    found = twin.gains.get(column.key)
+    if found is None or not isfinite(found.value):
+        return f'<td class="absent">{escape(gain_cell(twin, column))}</td>'
+    middle, _, rest = gain_cell(twin, column).partition(" ")
+    return f'<td data-sort="{found.value!r}"><b>{middle}</b><small>{escape(rest)}</small></td>'
+
+
+def _kind(name: str, width: int) -> str:
+    """The line above the rows of one recipe kind."""
+    title = escape(name[0].upper() + name[1:])
+    return f'<tbody class="kind"><tr><th colspan="{width}" scope="rowgroup">{title}</th></tr></tbody>'
 
 
 def _heading(name: str, kind: str = "number") -> str:

@@ -14,6 +14,18 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+ControlKind = Literal["no_teacher", "random_init"]
+
+
+class Control(_Part):
+    """What a control leaves out, and of which row."""
+
+    kind: ControlKind
+    """`no_teacher`: the recipe's teacher terms. `random_init`: what the method took from the teacher's weights."""
+    of: str
+    """The row whose twin it is."""
+
+
 class Cell(_Part):
     """teacher x method x budget x recipe (a row) x seed."""
 
@@ -28,6 +40,8 @@ class Cell(_Part):
     """`none`, `shared` or `paper`."""
     recipe_digest: str
     seed: int
+    control: Control | None = None
+    """None for a contender; a control stands beside its row and is never ranked."""
 
 
 class Measured(_Part):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from results.board import build_row
 from results.cost import count_users
 from results.errors import StoreError
-from results.formatting import count, duration, interval, status, value
-from results.json_view import column_json, render, row_json
+from results.formatting import count, duration, gain_cell, interval, status, value
+from results.gains import beside
+from results.json_view import column_json, render, row_json, twin_json
 from results.load import choose
-from results.model import Column, Row, Seed
+from results.model import Column, Row, Seed, Twin
 from results.reader import Reader
-from results.scores import gather
+from results.record import Record
+from results.scores import Evidence, gather
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,6 +31,8 @@ class Shown:
 
     row: Row
     columns: tuple[Column, ...]
+    twins: tuple[Twin, ...] = ()
+    """Its controls, on the same seeds, with the gains in its main metrics."""
 
 
 def show(reader: Reader, target: str) -> Shown:
@@ -40,12 +46,32 @@ def show(reader: Reader, target: str) -> Shown:
     if not own:
         raise StoreError(_unknown(target, [r.id if seed else r.row for r in records]))
     evidence = gather(own, reader, main_only=False)
-    row = build_row(own, evidence, count_users(records))
+    users = count_users(records)
+    row = build_row(own, evidence, users)
     columns = sorted(
         (column for column in evidence.samples if column.when == "final"),
         key=lambda column: (not column.main, column.key),
     )
-    return Shown(row, tuple(columns))
+    seeds = {record.cell.seed for record in own}
+    theirs = [r for r in records if r.cell.control and r.cell.control.of == name and r.cell.seed in seeds]
+    main = [column for column in columns if column.main]
+    return Shown(row, tuple(columns), _twins(row, main, evidence, theirs, reader, users))
+
+
+def _twins(
+    row: Row,
+    columns: Sequence[Column],
+    evidence: Evidence,
+    records: Sequence[Record],
+    reader: Reader,
+    users: Mapping[tuple[str, str], int],
+) -> tuple[Twin, ...]:
+    found, rows = {row.id: evidence}, []
+    for name, cells in groupby(records, key=lambda record: record.row):
+        own = list(cells)
+        found[name] = gather(own, reader, main_only=True)
+        rows.append(build_row(own, found[name], users))
+    return beside([row], rows, columns, found)
 
 
 def _unknown(target: str, known: list[str]) -> str:
@@ -61,7 +87,9 @@ def as_json(shown: Shown) -> str:
         str(s.seed): {"failure": s.failure.model_dump() if s.failure else None, "curve": list(s.curve)}
         for s in shown.row.seeds
     }
-    return render({**row_json(shown.row), "columns": [column_json(c) for c in shown.columns], "training": seeds})
+    more = {"columns": [column_json(c) for c in shown.columns], "controls": [twin_json(t) for t in shown.twins]}
+    control = shown.row.control.model_dump() if shown.row.control else None
+    return render({**row_json(shown.row), **more, "control": control, "training": seeds})
 
 
 def as_terminal(shown: Shown) -> RenderableType:
@@ -73,6 +101,8 @@ def as_terminal(shown: Shown) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{row.id}  {row.label}", style="bold"), _pairs("cell", _cell(row))]
     if shown.columns:
         parts.append(_measurements(shown))
+    if shown.twins:
+        parts.append(_pairs("gains (positive is better)", _gains(shown)))
     if row.size:
         parts.append(_pairs("size", _size(row)))
     if row.speed:
@@ -93,7 +123,20 @@ def _cell(row: Row) -> dict[str, str]:
         "sweep": row.sweep,
         "seeds": ", ".join(str(seed.seed) for seed in row.seeds),
         "status": status(row),
-    }
+    } | ({"control": f"{row.control.kind} of {row.control.of}"} if row.control else {})
+
+
+def _gains(shown: Shown) -> dict[str, str]:
+    """`from distillation, wikitext2.lm_eval.v1 word_ppl` -> the gain, and the control that it is over."""
+    pairs = {}
+    for twin in shown.twins:
+        for column in shown.columns:
+            if column.main:
+                over = f"over {twin.row.id}" if twin.row.status == "complete" else f"{twin.row.id}: {twin.row.reason}"
+                pairs[f"from {twin.gain_from}, {column.protocol} {column.metric}"] = (
+                    f"{gain_cell(twin, column)}  {over}"
+                )
+    return pairs
 
 
 def _size(row: Row) -> dict[str, str]:

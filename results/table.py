@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from results.formatting import LEGEND, cell, count, duration, status, titles
-from results.model import Board, Column, Row, Tab
+from results.formatting import cell, count, duration, gain_cell, legend, status, titles
+from results.model import Board, Column, Row, Tab, Twin
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a text that starts with one of these for a formula."""
+SCORE_PARTS = ("value", "low", "high", "basis", "rank_best", "rank_worst", "pareto", "before")
+GAIN_PARTS = ("gain", "gain_low", "gain_high", "gain_p_holm")
+NUMBERS = ("cost", "seeds")
+"""What stands beside the gains over a control: its own."""
 
 
 def terminal(board: Board) -> RenderableType:
@@ -24,7 +28,8 @@ def terminal(board: Board) -> RenderableType:
 
     if board.message:
         return Text(board.message)
-    return Group(*(_rich_table(tab) for tab in board.tabs), Text(LEGEND, style="dim"))
+    tables = [table for tab in board.tabs for table in (_rich_table(tab), *([_rich_gains(tab)] if tab.twins else []))]
+    return Group(*tables, Text(legend(board), style="dim"))
 
 
 def _rich_table(tab: Tab) -> RenderableType:
@@ -41,13 +46,49 @@ def _rich_table(tab: Tab) -> RenderableType:
     for name in ("params", "MACs", "cost", "seeds"):
         table.add_column(name, justify="right")
     table.add_column("row", no_wrap=True)
-    for recipe, rows in _sections(tab):
+    for recipe, rows in tab.sections:
         table.add_row(Text(recipe, style="bold"))
         for row in rows:
             table.add_row(*(Text(text) for text in _line(row, tab.columns)), style=_style(row))
         table.add_section()
     table.caption = Text("\n".join([*(f"{r.label}: {status(r)}" for r in tab.rows if r.reason), *tab.notes]))
     return table
+
+
+def _rich_gains(tab: Tab) -> RenderableType:
+    """A row of the board per control: what its row gains over it."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(f"{heading(tab)}: gains"), title_justify="left", box=SIMPLE_HEAD, caption_justify="left")
+    for place, name in enumerate(_gains_head(tab)):
+        measured = 2 <= place < 2 + len(tab.columns)
+        table.add_column(Text(name), justify="right" if measured or name in NUMBERS else "left", overflow="fold")
+    for recipe, twins in _gains_sections(tab):
+        table.add_row(Text(recipe, style="bold"))
+        for row, twin in twins:
+            table.add_row(*(Text(text) for text in _gains_line(row, twin, tab.columns)), style=_style(twin.row))
+        table.add_section()
+    reasons = [f"{t.row.label}, {t.control.kind}: {status(t.row)}" for t in tab.twins if t.row.reason]
+    table.caption = Text("\n".join(reasons))
+    return table
+
+
+def _gains_head(tab: Tab) -> list[str]:
+    names = titles(tab.columns)
+    return ["method", "gain from", *(f"{names[column.key]} gain" for column in tab.columns), *NUMBERS, "control"]
+
+
+def _gains_sections(tab: Tab) -> list[tuple[str, list[tuple[Row, Twin]]]]:
+    """The rows that have controls, each with one, under the headings of the board."""
+    found = [(recipe, [(row, twin) for row in rows for twin in tab.twins_of(row)]) for recipe, rows in tab.sections]
+    return [(recipe, twins) for recipe, twins in found if twins]
+
+
+def _gains_line(row: Row, twin: Twin, columns: Sequence[Column]) -> list[str]:
+    numbers = [duration(twin.row.cost.worker_s), str(len(twin.row.seeds))]
+    return [row.label, twin.gain_from, *(gain_cell(twin, column) for column in columns), *numbers, twin.row.id]
 
 
 def _style(row: Row) -> str:
@@ -57,11 +98,6 @@ def _style(row: Row) -> str:
 def heading(tab: Tab) -> str:
     """`gpt2 at params=0.66`."""
     return f"{tab.teacher} at {tab.budget}" if tab.budget else tab.teacher
-
-
-def _sections(tab: Tab) -> list[tuple[str, Sequence[Row]]]:
-    references = [("reference", tab.references)] if tab.references else []
-    return references + [(f"recipe: {group.recipe}", group.rows) for group in tab.groups]
 
 
 def _line(row: Row, columns: Sequence[Column]) -> list[str]:
@@ -86,7 +122,7 @@ def markdown(board: Board) -> str:
     """GitHub-flavoured Markdown: one table per tab and recipe kind."""
     if board.message:
         return escape_markdown(board.message) + "\n"
-    parts = ["# Leaderboard", *(part for tab in board.tabs for part in _markdown_tab(tab)), LEGEND]
+    parts = ["# Leaderboard", *(part for tab in board.tabs for part in _markdown_tab(tab)), legend(board)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,11 +132,25 @@ def _markdown_tab(tab: Tab) -> list[str]:
     head = ["method", *metrics, "params", "MACs", "cost", "seeds", "row", "status"]
     align = ["---", *["---:"] * (len(metrics) + 4), "---", "---"]
     parts = [f"## {escape_markdown(heading(tab))}", *(f"Note: {escape_markdown(note)}." for note in tab.notes)]
-    for recipe, rows in _sections(tab):
+    for recipe, rows in tab.sections:
         lines = [head, align, *([*_line(row, tab.columns), status(row)] for row in rows)]
         parts.append(f"### {escape_markdown(recipe)}")
-        parts.append("\n".join("| " + " | ".join(map(escape_markdown, line)) + " |" for line in lines))
+        parts.append(_markdown_table(lines))
+    return parts + (_markdown_gains(tab) if tab.twins else [])
+
+
+def _markdown_gains(tab: Tab) -> list[str]:
+    head = [*_gains_head(tab), "status"]
+    align = ["---", "---", *["---:"] * (len(head) - 4), "---", "---"]
+    parts = ["### gains"]
+    for recipe, twins in _gains_sections(tab):
+        lines = [head, align, *([*_gains_line(row, twin, tab.columns), status(twin.row)] for row, twin in twins)]
+        parts += [escape_markdown(recipe), _markdown_table(lines)]
     return parts
+
+
+def _markdown_table(lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(map(escape_markdown, line)) + " |" for line in lines)
 
 
 def escape_markdown(text: str) -> str:
@@ -112,19 +162,26 @@ def escape_markdown(text: str) -> str:
 
 
 def as_csv(board: Board) -> str:
-    """CSV, one line per row and tab, numbers in full; a text that a spreadsheet would run starts with a quote."""
+    """CSV, one line per row and tab, numbers in full; a text that a spreadsheet would run starts with a quote.
+
+    Where there are controls, they are lines of the group `controls`, and further columns have what their rows gain.
+    """
     columns = list({column.key: column for tab in board.tabs for column in tab.columns}.values())
     names = titles(columns)
-    parts = ("value", "low", "high", "basis", "rank_best", "rank_worst", "pareto", "before")
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     fixed = ["teacher", "budget", "group", "row", "method", "fields", "status", "reason", "seeds"]
     numbers = ["params", "params_fraction", "macs_per_token", "stored_bytes", "worker_s"]
-    metrics = [f"{names[c.key]} {part}" for c in columns for part in parts]
-    writer.writerow(map(escape_formula, [*fixed, *numbers, *metrics]))
+    metrics = [f"{names[c.key]} {part}" for c in columns for part in SCORE_PARTS]
+    gains = ["control", "control_of", *(f"{names[c.key]} {part}" for c in columns for part in GAIN_PARTS)]
+    any_twins = any(tab.twins for tab in board.tabs)
+    writer.writerow(map(escape_formula, [*fixed, *numbers, *metrics, *(gains if any_twins else [])]))
     for tab in board.tabs:
-        for recipe, rows in _sections(tab):
-            writer.writerows([_plain(item) for item in _flat(tab, recipe, row, columns)] for row in rows)
+        lines = [_flat(tab, recipe, row, columns) for recipe, rows in tab.sections for row in rows]
+        if any_twins:
+            lines = [[*line, *[None] * len(gains)] for line in lines]
+        lines += [[*_flat(tab, "controls", t.row, columns), *_flat_gains(t, columns)] for t in tab.twins]
+        writer.writerows(map(_plain, line) for line in lines)
     return stream.getvalue()
 
 
@@ -134,7 +191,7 @@ def _flat(tab: Tab, recipe: str, row: Row, columns: Sequence[Column]) -> list[ob
     for column in columns:
         found = row.scores.get(column.key) if column in tab.columns else None
         if found is None:
-            score_cells += [None] * 8
+            score_cells += [None] * len(SCORE_PARTS)
             continue
         s, rank, before = found.summary, found.rank or (None, None), found.before
         score_cells += [s.value, s.low, s.high, s.basis, *rank, found.pareto, before.value if before else None]
@@ -142,6 +199,14 @@ def _flat(tab: Tab, recipe: str, row: Row, columns: Sequence[Column]) -> list[ob
     fields = "; ".join(f"{name}={value}" for name, value in sorted(row.fields.items()))
     place = [tab.teacher, tab.budget, recipe, row.id, row.method, fields, row.status, row.reason, len(row.seeds)]
     return [*place, *sizes, row.cost.worker_s, *score_cells]
+
+
+def _flat_gains(twin: Twin, columns: Sequence[Column]) -> list[object]:
+    cells: list[object] = [twin.control.kind, twin.control.of]
+    for column in columns:
+        gain = twin.gains.get(column.key)
+        cells += [gain.value, gain.low, gain.high, gain.p_holm] if gain else [None] * len(GAIN_PARTS)
+    return cells
 
 
 def _plain(item: object) -> str:

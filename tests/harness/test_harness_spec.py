@@ -52,6 +52,7 @@ def pretrained(**changes: Any) -> dict[str, Any]:
             {"finetune": {"learning_rate": 1e-3, "epoch": 2}},
             "finetune.epoch: unknown key; did you mean 'epochs'?",
         ),
+        ({"control": ["no_teacher"]}, "control: unknown key; did you mean 'controls'?"),
         ({"resources": {"distil": {"cpus": 1}}}, "resources.distil: unknown key; did you mean 'distill'?"),
         ({"resources": {"distill": {"cpu": 1}}}, "resources.distill.cpu: unknown key; did you mean 'cpus'?"),
         (
@@ -92,6 +93,9 @@ def test_an_unknown_key_at_any_depth_names_the_nearest(load: Any, changes: dict[
         ({"recipes": ["shard"]}, "recipes.0.kind: Input should be 'none', 'shared' or 'paper'"),
         ({"resources": {"distill": {"memory": "8GB"}}}, "resources.distill.memory: Input should be a valid integer"),
         ({"name": "a/b"}, "name: String should match pattern"),
+        ({"controls": ["no_techer"]}, "controls.0: 'no_techer' is no control; did you mean 'no_teacher'?"),
+        ({"controls": ["no_teacher", "no_teacher"]}, "controls: the same one twice"),
+        ({"controls": ["random_init"], "recipes": ["none"]}, "controls: twins of cells that train, and every recipe"),
     ],
 )
 def test_a_wrong_value_is_named(load: Any, changes: dict[str, Any], message: str) -> None:
