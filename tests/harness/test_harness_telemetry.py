@@ -279,6 +279,22 @@ def test_what_cannot_be_had_is_said_at_plan_time(
         assert not (tmp_path / "store").exists()
 
 
+def test_a_row_s_loss_curve_is_drawn(watched: Path, tmp_path: Path) -> None:
+    store = watched / "store"
+    (record,) = Store(str(store)).records()
+    drawing = tmp_path / "curve.svg"
+    ended = weighin("show", record.row, "--store", store, "--curve", drawing)
+    assert (ended.code, ended.out) == (0, f"wrote {drawing}\n")
+    assert f"row {record.row} #0" in drawing.read_text()
+    for path, message in (
+        (tmp_path / "curve.png", "curves are drawn as .svg"),
+        (tmp_path / "no" / "curve.svg", "cannot be written: No such file or directory"),
+    ):
+        ended = weighin("show", record.row, "--store", store, "--curve", path)
+        assert ended.code == 2
+        assert ended.err == f"error: --curve {path}: {message}\n"
+
+
 def job(**changes: Any) -> Job:
     fields: dict[str, Any] = {"stage": "distill", "key": "k" * 24, "attempt": "1-a", "target": "", "params": {}}
     return Job(**fields | {"parents": {}, "store": "", "label": "a b/c", "sweep": "s"} | changes)
