@@ -149,6 +149,7 @@ def test_every_step_has_a_line_whose_numbers_are_those_of_the_formulas(watched: 
         assert [{k: v for k, v in line.items() if k not in measured} for line in lines] == curve
         assert set(lines[0]) - measured == {"step", "tokens", "loss", "gradient_norm", "learning_rate"} | parts
         assert [line["step"] for line in lines] == [1, 2, 3, 4]
+        assert all(line["gradient_norm"] > 0 for line in lines)
         for line in lines:
             flops = line["model_flops_per_s"] / line["tokens_per_s"]
             assert line["tokens_per_s"] * line["step_s"] == pytest.approx(128)
