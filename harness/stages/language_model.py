@@ -13,7 +13,6 @@ from harness.engine.batches import TokenBatches
 from harness.engine.dropout import set_dropout
 from harness.engine.flops import training_flops_per_token
 from harness.engine.objective import LanguageModelObjective
-from harness.engine.process_group import device_of
 from harness.engine.trainer import train
 from harness.stage import Context, StageFailure
 from methods import student
