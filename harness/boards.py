@@ -45,15 +45,28 @@ def show_row(row: str, store_url: str, *, as_json: bool) -> None:
     print(to_json(found) if as_json else drawn(as_terminal(found)))
 
 
-def deliver(text: str, output: Path | None) -> None:
-    """Print a text, or write it to `output`; SpecError when it cannot be written."""
+def draw_curve(row: str, store_url: str, output: Path) -> None:
+    """Write a row's training loss as an SVG file; SpecError where it cannot be drawn or written."""
+    from results.curve_svg import curve_svg
+    from results.show import show
+
+    if output.suffix != ".svg":
+        raise SpecError(f"--curve {output}: curves are drawn as .svg")
+    drawing = curve_svg(show(Store(store_url), row).row)
+    if drawing is None:
+        raise SpecError(f"--curve: row {row} has no training curve")
+    deliver(drawing, output, "--curve")
+
+
+def deliver(text: str, output: Path | None, option: str = "--output") -> None:
+    """Print a text, or write it to `output`, which `option` gave; SpecError when it cannot be written."""
     if output is None:
         sys.stdout.write(text)
         return
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"--output {output}: cannot be written: {error.strerror or error}") from error
+        raise SpecError(f"{option} {output}: cannot be written: {error.strerror or error}") from error
 
 
 def drawn(renderable: RenderableType) -> str:

@@ -97,11 +97,16 @@ def show(
     row: Annotated[str, typer.Argument(help="Row id, or ROW#seed.")],
     store: StoreUrl = ".weighin",
     as_json: AsJson = False,
+    curve: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the training loss there.")] = None,
 ) -> None:
     """One row: cell, size, measurements, cost, provenance, failure."""
-    from harness.boards import show_row
+    from harness.boards import draw_curve, show_row
 
-    show_row(row, store, as_json=as_json)
+    if curve is None:
+        show_row(row, store, as_json=as_json)
+        return
+    draw_curve(row, store, curve)
+    typer.echo(f"wrote {curve}")
 
 
 @app.command()

@@ -77,12 +77,36 @@ function drawCurves(target, curves) {
   Plotly.react(target, traces, layout("training tokens", "loss", false), settings);
 }
 
+function drawRow(target, plot) {
+  const named = new Set();
+  const traces = plot.lines.map(line => {
+    const first = !named.has(line.part);
+    named.add(line.part);
+    return {
+      name: line.part, legendgroup: line.part, showlegend: first, mode: "lines", x: line.x, y: line.y,
+      line: { color: line.part === "loss" ? colour("ink") : colour("c" + line.colour), width: line.part === "loss" ? 2 : 1.4 },
+      hovertemplate: line.part + " %{y:.4g} at %{x:.3s}, seed " + line.seed + "<extra></extra>",
+    };
+  });
+  const look = layout("training tokens", "", plot.ticks.length > 0);
+  if (plot.ticks.length) Object.assign(look.yaxis, { tickmode: "array", tickvals: plot.ticks });
+  Plotly.react(target, traces, look, settings);
+}
+
+function drawOpenRows(index) {
+  for (const target of sections[index].querySelectorAll(".more:not([hidden]) .inside")) {
+    const plot = data[index].rows[target.dataset.row];
+    if (plot) drawRow(target, plot);
+  }
+}
+
 function draw(index) {
   const section = sections[index];
   const quality = section.querySelector(".quality");
   const curves = section.querySelector(".curves");
   if (quality) drawQuality(quality, data[index].quality[section.querySelector("select").value]);
   if (curves) drawCurves(curves, data[index].curves);
+  drawOpenRows(index);
 }
 
 let current = 0;
@@ -124,6 +148,7 @@ document.addEventListener("click", event => {
     const more = opener.closest("tbody").querySelector(".more");
     more.hidden = !more.hidden;
     opener.setAttribute("aria-expanded", String(!more.hidden));
+    drawOpenRows(current);
   } else if (heading) {
     sort(heading.closest("table"), heading);
   }

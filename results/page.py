@@ -24,7 +24,7 @@ from results.formatting import (
     value,
 )
 from results.model import Board, Column, Row, Score, Seed, Tab, Twin
-from results.plots import NUM_COLOURS, colours, curves, quality
+from results.plots import NUM_COLOURS, colours, curves, log_ticks, quality, row_curves
 from results.table import heading
 
 
@@ -33,9 +33,9 @@ def page(board: Board) -> str:
     from plotly.offline import get_plotlyjs
 
     palette = colours(board)
-    data = [{"quality": quality(board, tab, palette), "curves": curves(tab, palette)} for tab in board.tabs]
+    data = [_plots(board, tab, palette) for tab in board.tabs]
     sections = [_section(index, tab, palette) for index, tab in enumerate(board.tabs)]
-    drawn = any(tab["quality"] or tab["curves"] for tab in data)
+    drawn = any(any(tab.values()) for tab in data)
     return Template(_asset("page.html")).substitute(
         title=escape(f"weighin: {board.sweep}" if board.sweep else "weighin"),
         sweep=escape(f"Sweep {board.sweep}" if board.sweep else "All sweeps of this store"),
@@ -47,6 +47,13 @@ def page(board: Board) -> str:
         plotly=get_plotlyjs() if drawn else "",
         script=_asset("page.js"),
     )
+
+
+def _plots(board: Board, tab: Tab, palette: Mapping[str, int]) -> dict[str, Any]:
+    """What the plots of a tab, and those inside its rows, are drawn from."""
+    lines = {row.id: drawn for row in tab.rows if (drawn := row_curves(row))}
+    rows = {id_: {"ticks": log_ticks(drawn), "lines": drawn} for id_, drawn in lines.items()}
+    return {"quality": quality(board, tab, palette), "curves": curves(tab, palette), "rows": rows}
 
 
 def _asset(name: str) -> str:
@@ -259,8 +266,14 @@ def _details(row: Row, tab: Tab) -> str:
     if row.speed:
         facts["speed"] = f"{row.speed.throughput_tokens_per_s:.4g} tokens/s on {row.speed.hardware}"
     facts["cost by stage"] = ", ".join(f"{name} {duration(s)}" for name, s in row.cost.worker_s_by_stage.items())
+    curve = ""
+    if any(seed.curve for seed in row.seeds):
+        curve = (
+            "<figure><figcaption>Training loss and its parts, every seed</figcaption>"
+            f'<div class="plot inside" data-row="{escape(row.id)}"></div></figure>'
+        )
     return (
-        f'<p><code class="command">weighin show {escape(row.id)}</code></p>{_facts(facts)}'
+        f'<p><code class="command">weighin show {escape(row.id)}</code></p>{_facts(facts)}{curve}'
         f'<div class="seeds">{"".join(_seed(seed) for seed in row.seeds)}</div>'
     )
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import ceil, floor, isfinite, log10
 from typing import Any
 
 from results.formatting import titles
 from results.items import scale_of
 from results.model import Board, Column, Row, Tab
 
+PARTS = ("loss", "ce", "kd", "taps")
+"""What a row's own plot draws of its loss curve; the parts are unweighted."""
 NUM_COLOURS = 8
 """Colours in the page's palette; lines are dashed once they repeat."""
 
@@ -86,11 +88,50 @@ def curves(tab: Tab, palette: Mapping[str, int]) -> list[dict[str, Any]]:
             "name": row.label,
             "colour": palette[row.label],
             "seed": seed.seed,
-            "x": [point.get("tokens", point.get("step")) for point in seed.curve],
-            "y": [point.get("loss") if isfinite(point.get("loss", float("nan"))) else None for point in seed.curve],
+            "x": _progress(seed.curve),
+            "y": _values(seed.curve, "loss"),
         }
         for group in tab.groups
         for row in group.rows
         for seed in row.seeds
         if seed.curve
     ]
+
+
+def row_curves(row: Row) -> list[dict[str, Any]]:
+    """The loss of one row and its parts, a line per seed and part; a part that is the loss itself is left out.
+
+    Six digits are enough for a drawing; what is not finite is a gap.
+    """
+    lines = []
+    for seed in row.seeds:
+        loss = _values(seed.curve, "loss")
+        for colour, part in enumerate(PARTS):
+            values = _values(seed.curve, part)
+            if any(value is not None for value in values) and (part == "loss" or values != loss):
+                line = {"part": part, "colour": colour, "seed": seed.seed, "x": _progress(seed.curve), "y": values}
+                lines.append(line)
+    return lines
+
+
+def _values(curve: Sequence[Mapping[str, float]], name: str) -> list[float | None]:
+    found = [point.get(name, float("nan")) for point in curve]
+    return [float(f"{value:.6g}") if isfinite(value) else None for value in found]
+
+
+def _progress(curve: Sequence[Mapping[str, float]]) -> list[float | None]:
+    """Training tokens, or steps where a curve has no tokens."""
+    return [point.get("tokens", point.get("step")) for point in curve]
+
+
+def log_ticks(lines: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Round values (1, 2, 5 times powers of ten) for a logarithmic scale; none where a linear one is better.
+
+    Logarithmic is better where all values are above zero and the largest is 20 times the smallest or more.
+    """
+    values = [value for line in lines for value in line["y"] if value is not None]
+    if not values or min(values) <= 0 or max(values) < 20 * min(values):
+        return []
+    powers = range(floor(log10(min(values))), ceil(log10(max(values))) + 1)
+    candidates = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    return [tick for tick in candidates if min(values) <= tick <= max(values)]

@@ -131,7 +131,7 @@ class Record(_Part):
     speed: SpeedCard | None = None
     costs: list[StageCost] = Field(default_factory=list)
     curve: list[dict[str, float]] = Field(default_factory=list)
-    """Loss curve of the training stage, thinned: step, tokens, loss and its parts."""
+    """Loss curve of the training stage, thinned: step, tokens, loss and its parts, gradient_norm, learning_rate."""
     stages: dict[str, str] = Field(default_factory=dict)
     """Stage label -> key, for every stage of the cell."""
     provenance: dict[str, Any] = Field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 if TYPE_CHECKING:
@@ -16,16 +17,32 @@ def forward_flops_per_token(model: PreTrainedModel, sequence_length: int) -> flo
 
     Counts matrix products: with weights, and attention's 4 T D per layer and token, its T x T scores in full although
     half are masked. Norms, softmax and activations are left out, as is usual. Eager attention runs, since not every
-    fused one can be counted.
+    fused one can be counted. Shapes alone decide, so nothing is computed (torch's meta device), unless a layer reads
+    values.
     """
-    input_ids = torch.zeros(1, sequence_length, dtype=torch.int64, device=model.device)
     implementation = model.config._attn_implementation
     model.set_attn_implementation("eager")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(input_ids=input_ids, use_cache=False)
-    model.set_attn_implementation(implementation)
-    total: int = counter.get_total_flops()
+    try:
+        total = _forward_flops(model, sequence_length, torch.device("meta"))
+    except RuntimeError:
+        total = _forward_flops(model, sequence_length, model.device)
+    finally:
+        model.set_attn_implementation(implementation)
     return total / sequence_length
+
+
+@torch.no_grad()
+def _forward_flops(model: PreTrainedModel, length: int, device: torch.device) -> int:
+    """With a mask of four dimensions, which transformers takes as it is: it would read the values of a shorter one."""
+    tensors = {name: tensor.to(device) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    inputs = {
+        "input_ids": torch.zeros(1, length, dtype=torch.int64, device=device),
+        "attention_mask": torch.zeros(1, 1, length, length, device=device),
+    }
+    with FlopCounterMode(display=False) as counter:
+        functional_call(model, tensors, kwargs={**inputs, "use_cache": False})
+    total: int = counter.get_total_flops()
+    return total
 
 
 def training_flops_per_token(student: PreTrainedModel, teacher: PreTrainedModel | None, sequence_length: int) -> float:

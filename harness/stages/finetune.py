@@ -18,7 +18,7 @@ from harness.engine.objective import ClassificationObjective
 from harness.engine.predict import predict
 from harness.engine.trainer import TrainResult, train
 from harness.stage import Context
-from harness.stages.language_model import on_device, read_taps
+from harness.stages.language_model import read_taps
 from harness.stages.loaded import base_model, encoded_examples, teacher_model
 from methods import student
 from methods.recipe import FineTune
@@ -58,7 +58,7 @@ def _train(
     teacher = _teacher(context, task.num_labels, encoded.pad_token_id, recipe)
     taps = read_taps(context.inputs["model"]) if teacher is not None and recipe.losses.taps else ()
     set_dropout(model, recipe.dropout)
-    flops_per_token = training_flops_per_token(*on_device(context, model, teacher), recipe.max_length)
+    flops_per_token = training_flops_per_token(model, teacher, recipe.max_length)
     batches = ExampleBatches(
         encoded.input_ids,
         encoded.labels.tolist(),

@@ -13,7 +13,6 @@ from harness.engine.batches import TokenBatches
 from harness.engine.dropout import set_dropout
 from harness.engine.flops import training_flops_per_token
 from harness.engine.objective import LanguageModelObjective
-from harness.engine.process_group import device_of
 from harness.engine.trainer import train
 from harness.stage import Context, StageFailure
 from methods import student
@@ -27,14 +26,6 @@ if TYPE_CHECKING:
 def read_taps(artifact: Path) -> Sequence[Tap]:
     """The taps that `compress` declared for a student."""
     return [Tap(**fields) for fields in json.loads((artifact / "taps.json").read_text())]
-
-
-def on_device(
-    context: Context, student: PreTrainedModel, teacher: PreTrainedModel | None
-) -> tuple[PreTrainedModel, PreTrainedModel | None]:
-    """Both models where the engine will train, moved in place."""
-    device = device_of(context.execution, context.ranks)
-    return student.to(device), None if teacher is None else teacher.to(device)
 
 
 def train_language_model(
@@ -55,7 +46,7 @@ def train_language_model(
         raise StageFailure(f"sequence_length {recipe.sequence_length} is more than the model's {positions} positions")
     tokens = np.load(context.inputs["tokens"] / "train.npy", mmap_mode="r", allow_pickle=False)
     set_dropout(model, recipe.dropout)
-    flops_per_token = training_flops_per_token(*on_device(context, model, teacher), recipe.sequence_length)
+    flops_per_token = training_flops_per_token(model, teacher, recipe.sequence_length)
     result = train(
         LanguageModelObjective(model, teacher, recipe.losses, taps),
         TokenBatches(

@@ -197,3 +197,15 @@ def test_flops_are_those_of_the_shapes():
     attention = layers * 2 * length * width
     assert forward_flops_per_token(model(), length) == 2 * (weights + attention)
     assert training_flops_per_token(model(), model(), length) == 8 * (weights + attention)
+
+
+class ReadsValues(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x) if bool((x == x).any()) else x
+
+
+def test_flops_of_a_layer_that_reads_values_are_counted_by_running_it():
+    reads, plain = model(), model()
+    reads.lm_head = ReadsValues(16, 61, bias=False)
+    assert forward_flops_per_token(reads, 8) == forward_flops_per_token(plain, 8)
+    assert {parameter.device.type for parameter in reads.parameters()} == {"cpu"}

@@ -149,6 +149,7 @@ def test_every_step_has_a_line_whose_numbers_are_those_of_the_formulas(watched: 
         assert [{k: v for k, v in line.items() if k not in measured} for line in lines] == curve
         assert set(lines[0]) - measured == {"step", "tokens", "loss", "gradient_norm", "learning_rate"} | parts
         assert [line["step"] for line in lines] == [1, 2, 3, 4]
+        assert all(line["gradient_norm"] > 0 for line in lines)
         for line in lines:
             flops = line["model_flops_per_s"] / line["tokens_per_s"]
             assert line["tokens_per_s"] * line["step_s"] == pytest.approx(128)
@@ -277,6 +278,22 @@ def test_what_cannot_be_had_is_said_at_plan_time(
         assert message in ended.err
         assert "secret" not in ended.err
         assert not (tmp_path / "store").exists()
+
+
+def test_a_row_s_loss_curve_is_drawn(watched: Path, tmp_path: Path) -> None:
+    store = watched / "store"
+    (record,) = Store(str(store)).records()
+    drawing = tmp_path / "curve.svg"
+    ended = weighin("show", record.row, "--store", store, "--curve", drawing)
+    assert (ended.code, ended.out) == (0, f"wrote {drawing}\n")
+    assert f"row {record.row} #0" in drawing.read_text()
+    for path, message in (
+        (tmp_path / "curve.png", "curves are drawn as .svg"),
+        (tmp_path / "no" / "curve.svg", "cannot be written: No such file or directory"),
+    ):
+        ended = weighin("show", record.row, "--store", store, "--curve", path)
+        assert ended.code == 2
+        assert ended.err == f"error: --curve {path}: {message}\n"
 
 
 def job(**changes: Any) -> Job:

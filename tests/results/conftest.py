@@ -98,7 +98,11 @@ class Sweep:
         fraction = float(budget.split("=")[1]) if budget else 1.0
         complete = status == "complete"
         steps = range(0, 2000, 50)
-        curve = [{"step": s, "tokens": 4096.0 * s, "loss": 3.4 + quality + 5 * float(np.exp(-s / 300))} for s in steps]
+        falls = [3.4 + quality + 5 * float(np.exp(-s / 300)) for s in steps]
+        curve = [
+            {"step": s, "tokens": 4096.0 * s, "loss": loss, "ce": 1.1 * loss, "kd": 0.9 * loss}
+            for s, loss in zip(steps, falls, strict=True)
+        ]
         values: dict[str, Any] = {
             "row": row,
             "sweep": "demo",

@@ -72,6 +72,21 @@ def test_tabs_switch_and_plots_are_drawn(tab: Any) -> None:
     assert tab.locator("section:not([hidden]) .curves .scatterlayer .trace").count() == 6
 
 
+def test_an_open_row_draws_its_loss_and_parts_in_either_theme(tab: Any) -> None:
+    plot = tab.locator("section:not([hidden]) .row", has_text="kronecker").locator(".inside")
+    assert plot.locator(".trace").count() == 0
+    tab.locator("section:not([hidden]) .open", has_text="kronecker").click()
+    plot.locator(".scatterlayer .trace").first.wait_for()
+    assert plot.locator(".scatterlayer .trace").count() == 2 * 3
+    assert plot.locator(".legendtext").all_text_contents() == ["loss", "ce", "kd"]
+    colours = []
+    for scheme in ("light", "dark"):
+        tab.emulate_media(color_scheme=scheme)
+        tab.wait_for_timeout(200)
+        colours.append(plot.locator(".scatterlayer .js-line").first.evaluate("line => getComputedStyle(line).stroke"))
+    assert colours == ["rgb(27, 29, 34)", "rgb(231, 233, 238)"]
+
+
 def test_the_page_itself_never_scrolls_sideways_on_a_phone(tab: Any) -> None:
     tab.set_viewport_size({"width": 390, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
