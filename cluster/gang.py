@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.preemption import set_up
 from cluster.resources import per_worker
 from cluster.task import outcome_from_json, outcome_to_json, run_job, worker_environment
 from harness.executor import Job, Outcome
@@ -36,10 +37,7 @@ def run_gang(run: str, job: str) -> str:
             train_loop_config={"run": run, "job": job},
             run_config=RunConfig(
                 storage_path=storage,
-                worker_runtime_env={
-                    "env_vars": worker_environment(parsed.execution),
-                    "worker_process_setup_hook": "harness.engine.preemption.listen",
-                },
+                worker_runtime_env={"env_vars": worker_environment(parsed.execution) | set_up()},
             ),
             **_configs(parsed),
         )
