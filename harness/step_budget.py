@@ -45,10 +45,10 @@ def trainings(
         if count < 1:
             total = f"{sum(steps)} steps of {recipe.batch_tokens} tokens"
             raise SpecError(f"{where}: {total} leave none for phase {number} of {len(steps)} of {what}")
+        of = "" if len(steps) == 1 else f" of phase {number} of {what}"
         whole = recipe if len(steps) == 1 and recipe.tokens else _cut(recipe, count)
-        trials, final = _trials(where, whole) if recipe.rates else ([], whole)
+        trials, final = _trials(where, whole, of) if recipe.rates else ([], whole)
         if (recipe.warmup_steps or 0) > final.steps:
-            of = "" if len(steps) == 1 else f" of phase {number} of {what}"
             raise SpecError(
                 f"{where}: warmup_steps {recipe.warmup_steps} is longer than the run's {final.steps} steps{of}"
             )
@@ -79,17 +79,15 @@ def _phase_steps(recipe: Recipe, shares: Sequence[float], step_flops: Sequence[f
     return steps
 
 
-def _trials(where: str, recipe: Recipe) -> tuple[list[Recipe], Recipe]:
+def _trials(where: str, recipe: Recipe, of: str) -> tuple[list[Recipe], Recipe]:
     """A trial of each rate, and what they leave of the recipe's tokens; the trials' warm-up is scaled to them."""
     grid = recipe.learning_rate
     assert isinstance(grid, RateGrid)
     steps = round(grid.trial_fraction * recipe.steps)
     left = recipe.steps - steps * len(grid.grid)
     if steps < 1 or left < 1:
-        raise SpecError(
-            f"{where}.learning_rate: {len(grid.grid)} trials of {steps} steps in {recipe.steps}: each trial, and the "
-            "training after them, needs one or more"
-        )
+        trials = f"{len(grid.grid)} trials of trial_fraction {grid.trial_fraction:g}, {steps} steps each"
+        raise SpecError(f"{where}.learning_rate: {trials}, leave {left} of the run's {recipe.steps} steps{of}")
     final = _cut(recipe, left)
     warmup = {} if recipe.warmup_steps is None else {"warmup_steps": round(recipe.warmup_steps * steps / left)}
     trial = _cut(recipe, steps).model_copy(update=warmup)
