@@ -25,14 +25,15 @@ RECIPE_KEYS = {
 KNOWN_KEYS = frozenset(
     {
         "activation_checkpointing", "aio", "autotuning", "checkpoint", "comet", "comms_logger",
-        "communication_data_type", "compile", "compression_training", "csv_monitor", "data_efficiency", "data_types",
-        "dataloader_drop_last", "datastates_ckpt", "disable_allgather", "disable_python_gc", "dump_state", "eigenvalue",
+        "communication_data_type", "compile", "csv_monitor", "data_efficiency", "data_types",
+        "dataloader_drop_last", "datastates_ckpt", "disable_allgather", "disable_python_gc", "dump_state",
         "expert_parallel", "flops_profiler", "gradient_accumulation_steps", "gradient_allreduce_op",
-        "gradient_predivide_factor", "hybrid_engine", "log_level", "managed_gradient_accumulation", "memory_breakdown",
-        "pipeline", "prescale_gradients", "seq_parallel_communication_data_type", "sequence_parallel_size",
-        "steps_per_print", "tensor_parallel", "tensorboard", "timers", "train_micro_batch_size_per_gpu",
-        "use_data_before_expert_parallelism", "vocabulary_size", "wall_clock_breakdown", "wandb", "weight_quantization",
-        "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "zero_optimization",
+        "gradient_predivide_factor", "hybrid_engine", "log_level", "managed_gradient_accumulation",
+        "memory_breakdown", "pipeline", "prescale_gradients", "seq_parallel_communication_data_type",
+        "sequence_parallel_size", "steps_per_print", "tensor_parallel", "tensorboard", "timers",
+        "train_micro_batch_size_per_gpu", "use_data_before_expert_parallelism", "vocabulary_size",
+        "wall_clock_breakdown", "wandb", "weight_quantization", "zero_allow_untested_optimizer",
+        "zero_force_ds_cpu_optimizer", "zero_optimization",
     }
 )  # fmt: skip
 """What DeepSpeed 0.19 reads at the top of its configuration, besides `RECIPE_KEYS` and what it refuses as removed."""

@@ -38,8 +38,8 @@ def _tuning(seeds: Sequence[Seed]) -> str:
     parts = [f"{rates}, {spent}"]
     chosen = {seed.seed: [f"{t.learning_rate:g}" for t in seed.tuning if t.learning_rate] for seed in seeds}
     lost = {seed.seed: [f"{t.learning_rate:g}" for t in _diverged(seed)] for seed in seeds}
-    for word, found in (("chose", chosen), ("diverged:", lost)):
-        told = [f"{' then '.join(names)} (seed {seed})" for seed, names in found.items() if names]
+    for word, between, found in (("chose", " then ", chosen), ("diverged:", " and ", lost)):
+        told = [f"{between.join(names)} (seed {seed})" for seed, names in found.items() if names]
         parts += [f"{word} {', '.join(told)}"] if told else []
     return "; ".join(parts)
 

@@ -39,7 +39,8 @@ RECIPES = {
 
 
 def content(corpus: Path, **changes: Any) -> dict[str, Any]:
-    made = sweep(corpus, methods=["svd", "staged"], recipes=list(RECIPES.values()), tasks=["words.token_ppl.v1"])
+    asked = [RECIPES["tuned"], RECIPES["flops"]]
+    made = sweep(corpus, methods=["svd", "staged"], recipes=asked, tasks=["words.token_ppl.v1"])
     pretraining = made["teacher"]["pretrain"]["recipe"]
     del pretraining["tokens"]
     pretraining["flops"] = PRETRAINING_FLOPS
@@ -49,11 +50,12 @@ def content(corpus: Path, **changes: Any) -> dict[str, Any]:
 class Ran:
     """A finished run: what each row's stages left."""
 
-    def __init__(self, path: Path, store: Path, streams: list[np.ndarray]) -> None:
-        self.path, self.store, self.streams = path, store, streams
+    def __init__(self, paths: list[Path], store: Path, streams: list[np.ndarray]) -> None:
+        self.paths, self.store, self.streams = paths, store, streams
         self.artifacts = Artifacts(Store(str(store)))
         self.cells = {
             (cell.contender.name, name): cell
+            for path in paths
             for cell in plan_sweep(load_sweep(path), None).cells
             for name, asked in RECIPES.items()
             if cell.recipe and cell.recipe.model_dump() == _asked(asked)
@@ -94,6 +96,7 @@ def ran(plugin: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A low-rank and a staged method under each of `RECIPES`; the streams that were trained on are noted."""
     root = tmp_path_factory.mktemp("tuning")
     path = write(root / "micro.yaml", content(corpus))
+    alone = write(root / "alone.yaml", content(corpus, methods=["svd"], recipes=[RECIPES["alone"]]))
     streams: list[np.ndarray] = []
 
     class Noted(TokenBatches):
@@ -103,9 +106,10 @@ def ran(plugin: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.stages.language_model.TokenBatches", Noted)
-        ended = weighin("run", path, "--store", root / "store", "--on", "inline")
-    assert ended.code == 0, ended
-    return Ran(path, root / "store", streams)
+        for each in (path, alone):
+            ended = weighin("run", each, "--store", root / "store", "--on", "inline")
+            assert ended.code == 0, ended
+    return Ran([path, alone], root / "store", streams)
 
 
 @pytest.mark.parametrize(("method", "trainings"), [("svd", [20]), ("staged", [5, 15])])
@@ -178,7 +182,7 @@ def test_the_held_out_windows_are_trained_on_by_nothing_that_is_tuned(ran: Ran) 
         np.testing.assert_array_equal(stream, tokens[: -8 * 32])
 
 
-TUNED = [(method, name) for method in ("svd", "staged") for name in ("tuned", "alone")]
+TUNED = [("svd", "tuned"), ("staged", "tuned"), ("svd", "alone")]
 
 
 def made_of(ran: Ran, stage: str) -> list[Any]:
@@ -223,8 +227,9 @@ def test_trials_count_in_a_budget_of_flops(ran: Ran) -> None:
 
 
 def test_a_plan_prices_trials_and_flops(ran: Ran, tmp_path: Path) -> None:
-    planned = weighin("plan", ran.path, "--store", tmp_path / "store", "--json").data["stages"]
-    price = {stage["key"]: (stage["tokens"], stage["flops"]) for stage in planned if "tokens" in stage}
+    plans = [weighin("plan", path, "--store", tmp_path / "store", "--json").data for path in ran.paths]
+    stages = [stage for plan in plans for stage in plan["stages"] if "tokens" in stage]
+    price = {stage["key"]: (stage["tokens"], stage["flops"]) for stage in stages}
     for method, name in (("svd", "alone"), ("staged", "flops")):
         for stage in [*ran.stages(method, name, "tune"), *ran.stages(method, name, "distill")]:
             result = ran.manifest(stage).result
