@@ -30,18 +30,18 @@ class Training:
 
 
 def trainings(
-    where: str, what: str, recipe: Recipe, shares: Sequence[float], flops_per_token: Callable[[int], float]
+    where: str, what: str, recipe: Recipe, shares: Sequence[float], token_flops: Callable[[int], float]
 ) -> list[Training]:
-    """What each phase trains for; `flops_per_token` counts a phase's student, and the teacher where a loss needs it.
+    """What each phase trains for; `token_flops` counts a phase's student, and the teacher where a loss needs it.
 
     Raises:
         SpecError: a phase or a trial gets no step, or a warm-up is longer than its run; `where` is the recipe's place
             in the sweep and `what` the student.
     """
-    rates = [flops_per_token(phase) if recipe.flops else None for phase in range(len(shares))]
-    steps = _phase_steps(recipe, shares, [recipe.batch_tokens * (rate or 0.0) for rate in rates])
+    costs = [token_flops(phase) if recipe.flops else None for phase in range(len(shares))]
+    steps = _phase_steps(recipe, shares, [recipe.batch_tokens * (cost or 0.0) for cost in costs])
     found = []
-    for number, (count, rate) in enumerate(zip(steps, rates, strict=True), 1):
+    for number, (count, cost) in enumerate(zip(steps, costs, strict=True), 1):
         if count < 1:
             total = f"{sum(steps)} steps of {recipe.batch_tokens} tokens"
             raise SpecError(f"{where}: {total} leave none for phase {number} of {len(steps)} of {what}")
@@ -52,7 +52,7 @@ def trainings(
             raise SpecError(
                 f"{where}: warmup_steps {recipe.warmup_steps} is longer than the run's {final.steps} steps{of}"
             )
-        found.append(Training(trials=trials, final=final, flops_per_token=rate))
+        found.append(Training(trials=trials, final=final, flops_per_token=cost))
     return found
 
 
