@@ -30,10 +30,10 @@ def run(context: Context) -> Mapping[str, Any]:
     assert isinstance(rate, float), "a trial is of one rate"
     text, held_out = split_held_out(read_tokens(context), recipe.sequence_length)
     trainee = taught(context, recipe)
-    loss, steps, seconds = None, recipe.steps, {}
+    loss, steps, ran = None, recipe.steps, {}
     try:
         result = train_language_model(context, trainee, text, recipe, rate)
-        seconds = {"train_s": result.seconds}
+        ran = {"train_s": result.seconds, "micro_batch": result.micro_batch}
         if context.ranks.rank == 0:
             loss = held_out_loss(trainee.model, held_out, recipe.sequence_length)
     except Diverged as diverged:
@@ -44,7 +44,7 @@ def run(context: Context) -> Mapping[str, Any]:
     trial = {"learning_rate": rate, **ended}
     (context.output / "trial.json").write_text(json.dumps(trial))
     tokens = steps * recipe.batch_tokens
-    spent = {"tokens": tokens, "flops": tokens * trainee.flops_per_token, **seconds}
+    spent = {"tokens": tokens, "flops": tokens * trainee.flops_per_token, **ran}
     return {**trial, "held_out_tokens": len(held_out), **spent}
 
 
