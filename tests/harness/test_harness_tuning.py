@@ -291,3 +291,20 @@ def test_a_trial_s_warm_up_is_scaled_to_it(plugin: Path, corpus: Path, tmp_path:
         if stage.name in ("tune", "distill")
     }
     assert warmups == {"tune": (8, 15), "distill": (10, 20)}
+
+
+def test_a_control_takes_the_steps_of_its_row(plugin: Path, corpus: Path, tmp_path: Path) -> None:
+    asked = [RECIPES["flops"], RECIPES["tuned"]]
+    path = write(tmp_path / "sweep.yaml", content(corpus, recipes=asked, controls=["no_teacher"]))
+    cells = {cell.row: cell for cell in plan_sweep(load_sweep(path), None).cells}
+    twins = [cell for cell in cells.values() if cell.control]
+    assert len(twins) == 4
+    for twin in twins:
+        assert twin.control
+        both = [
+            [(s.name, s.params["recipe"]["tokens"]) for s in cell.needed if s.name in ("tune", "distill")]
+            for cell in (twin, cells[twin.control.of])
+        ]
+        assert both[0] == both[1] != []
+        losses = [s.params["recipe"]["losses"] for s in twin.needed if s.name in ("tune", "distill")]
+        assert {loss["kd"] for loss in losses} == {0}
