@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.step_budget import Training
 from methods.interface import Method, Plan, Refusal
 from methods.recipe import Losses, Recipe
 from results.record import ControlKind
@@ -28,6 +29,15 @@ def recipe_of(control: ControlKind, recipe: Recipe) -> Recipe:
     loss but through epsilon and the clipping of the gradient's norm, and these then act as in training by CE.
     """
     return recipe.model_copy(update={"losses": Losses(ce=1.0)}) if control == "no_teacher" else recipe
+
+
+def training_of(control: ControlKind, training: Training) -> Training:
+    """As many steps as the row's own, also where those follow from FLOPs; a grid of rates is tried anew."""
+    return Training(
+        trials=[recipe_of(control, trial) for trial in training.trials],
+        final=recipe_of(control, training.final),
+        flops_per_token=None if control == "no_teacher" else training.flops_per_token,
+    )
 
 
 def refusal(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.stage import Execution
-from methods.recipe import Optimisation
+from methods.recipe import Optimiser
 
 EXECUTION_KEYS = frozenset(
     {
@@ -31,7 +31,7 @@ EXECUTION_KEYS = frozenset(
 """Recorded, not hashed; every other raw key is identity."""
 
 
-def split_deepspeed(recipe: Optimisation, execution: Execution) -> tuple[Mapping[str, Any], Execution]:
+def split_deepspeed(recipe: Optimiser, execution: Execution) -> tuple[Mapping[str, Any], Execution]:
     """The recipe as identity (without execution keys), and the execution that carries them."""
     given = recipe.deepspeed
     identity = recipe.model_dump() | {"deepspeed": {k: v for k, v in given.items() if k not in EXECUTION_KEYS}}

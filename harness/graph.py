@@ -20,6 +20,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "teacher": ("torch", "transformers", "deepspeed"),
     "calibrate": ("torch", "transformers"),
     "compress": ("torch", "transformers", "scipy"),
+    "tune": ("torch", "transformers", "deepspeed"),
     "distill": ("torch", "transformers", "deepspeed"),
     "finetune": ("torch", "transformers", "deepspeed", "tokenizers", "scikit-learn"),
     "evaluate": ("torch", "transformers", "tokenizers", "lm_eval"),
@@ -50,6 +51,8 @@ class Stage:
     libraries: tuple[str, ...] = ()
     """Whose versions matter, besides those of `LIBRARIES`."""
     execution: Execution = field(default_factory=Execution)
+    flops_per_token: float | None = None
+    """Of a training whose budget is in FLOPs; for its price, not part of the key."""
 
     @cached_property
     def parts(self) -> Mapping[str, Any]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from harness import controls
 from harness.cells import CellPlan, Contender, SweepPlan
+from harness.deepspeed_keys import check_deepspeed
 from harness.errors import SpecError
 from harness.execution_keys import split_deepspeed
 from harness.identity import digest
 from harness.spec import Sweep, TaskChoice
 from harness.stage import Execution
+from harness.step_budget import Training
 from harness.sweep_stages import SweepStages
 from harness.teacher_config import check_positions, check_teacher, teacher_config
 from methods import fields as method_fields
@@ -45,27 +47,50 @@ class Planner:
         self.tasks = {name: task_registry.load(target) for name, target in self.targets.items()}
         for choice in sweep.tasks:
             self._check(choice)
-        if sweep.teacher.pretrain and sweep.teacher.pretrain.recipe.losses.needs_teacher:
-            raise SpecError("teacher.pretrain.recipe.losses: kd and taps need a teacher; pretraining has none")
         self.config = teacher_config(sweep.teacher, mirror)
         if sweep.teacher.pretrain:
-            check_positions("teacher.pretrain.recipe", sweep.teacher.pretrain.recipe, self.config)
+            self._check_pretraining(sweep.teacher.pretrain.recipe)
         length, positions = sweep.calibration.sequence_length, self.config.max_position_embeddings
         if length and length > positions:
             raise SpecError(f"calibration: sequence_length {length} is more than the {positions} positions")
         self.reference = self._contender("identity", method_registry.load("identity")())
         self.stages = SweepStages(sweep, mirror, self.config, self.tasks, self.targets, self.reference)
 
+    def _check_pretraining(self, recipe: Recipe) -> None:
+        """Raise SpecError on what a teacher cannot be trained by."""
+        where = "teacher.pretrain.recipe"
+        if recipe.losses.needs_teacher:
+            raise SpecError(f"{where}.losses: kd and taps need a teacher; pretraining has none")
+        if recipe.rates:
+            raise SpecError(f"{where}.learning_rate: one number; a grid of rates is for a sweep's `recipes`")
+        check_positions(where, recipe, self.config)
+        check_deepspeed(where, recipe)
+
     def _check(self, choice: TaskChoice) -> None:
         """Raise SpecError when a task lacks a setting that it needs, or has one that it would not use."""
-        if isinstance(self.tasks[choice.task], Classification):
+        task = self.tasks[choice.task]
+        if isinstance(task, Classification):
             if not (choice.finetune or self.sweep.finetune):
                 raise SpecError(f"tasks: {choice.task} is fine-tuned: give `finetune` for the sweep or for the task")
             if choice.before_training:
                 raise SpecError(f"tasks: {choice.task} is fine-tuned: `before_training` is for perplexity protocols")
+            self._check_finetuning(choice, task.train_examples)
         elif choice.finetune or choice.train_rows:
             unused = "finetune" if choice.finetune else "train_rows"
             raise SpecError(f"tasks: {choice.task} does not train: `{unused}` is for fine-tuned tasks")
+
+    def _check_finetuning(self, choice: TaskChoice, examples: int | None) -> None:
+        """Raise SpecError on raw keys that contradict the recipe, or a warm-up longer than a run of known length."""
+        where = f"tasks: {choice.task}: finetune" if choice.finetune else "finetune"
+        recipe = choice.finetune or self.sweep.finetune
+        assert recipe is not None
+        check_deepspeed(where, recipe)
+        rows = min((n for n in (choice.train_rows, examples) if n), default=None)
+        steps = recipe.epochs * -(-rows // recipe.batch_examples) if rows else None
+        if steps and (recipe.warmup_steps or 0) > steps:
+            raise SpecError(
+                f"{where}: warmup_steps {recipe.warmup_steps} is longer than the {steps} steps of {choice.task}"
+            )
 
     def plan(self) -> SweepPlan:
         cells = [
@@ -118,9 +143,12 @@ class Planner:
     def _cells(self, contender: Contender, budget: Budget | None) -> Iterator[CellPlan]:
         solved = self._solve(contender, budget)
         phases = contender.method.phases(self.config, solved) if isinstance(solved, Plan) else ()
-        for kind, recipe in self._recipes(contender):
+        for where, kind, recipe in self._recipes(contender):
             cell = solved if recipe or kind == "none" else NO_RECIPE
             row = self._row(contender, budget, kind, recipe)
+            trainings: Sequence[Training] = ()
+            if recipe and isinstance(cell, Plan):
+                trainings = self.stages.trainings(where, contender, budget, recipe, phases)
             for seed in self.sweep.seeds:
                 yield CellPlan(
                     contender=contender,
@@ -131,33 +159,38 @@ class Planner:
                     row=row,
                     solved=cell,
                     phases=() if isinstance(cell, Refusal) else phases,
-                    stages={}
-                    if isinstance(cell, Refusal)
-                    else self.stages.of_cell(contender, budget, recipe, seed, phases),
+                    stages={} if isinstance(cell, Refusal) else self.stages.of_cell(contender, budget, trainings, seed),
                 )
             if recipe and isinstance(cell, Plan):
-                yield from self._twins(contender, budget, kind, recipe, cell, row)
+                yield from self._twins(contender, budget, kind, recipe, cell, row, trainings)
 
     def _twins(
-        self, contender: Contender, budget: Budget | None, kind: str, recipe: Recipe, plan: Plan, row: str
+        self,
+        contender: Contender,
+        budget: Budget | None,
+        kind: str,
+        recipe: Recipe,
+        plan: Plan,
+        row: str,
+        trainings: Sequence[Training],
     ) -> Iterator[CellPlan]:
         """The cells that control for the teacher's terms and for the decomposition, beside the row's own."""
         phases = contender.method.phases(self.config, plan)
         for control in self.sweep.controls:
             refusal = controls.refusal(control, contender.method, self.config, plan, recipe)
-            trained = controls.recipe_of(control, recipe)
+            twins = [controls.training_of(control, training) for training in trainings]
             for seed in self.sweep.seeds:
                 yield CellPlan(
                     contender=contender,
                     budget=budget,
                     recipe_kind=kind,
-                    recipe=trained,
+                    recipe=controls.recipe_of(control, recipe),
                     seed=seed,
                     row=self._row(contender, budget, kind, recipe, control),
                     solved=refusal or plan,
                     control=Control(kind=control, of=row),
                     phases=() if refusal else phases,
-                    stages={} if refusal else self.stages.of_cell(contender, budget, trained, seed, phases, control),
+                    stages={} if refusal else self.stages.of_cell(contender, budget, twins, seed, control),
                 )
 
     def _row(
@@ -191,15 +224,17 @@ class Planner:
         with _naming(contender.name):
             return contender.method.plan(self.config, budget)
 
-    def _recipes(self, contender: Contender) -> Iterator[tuple[str, Recipe | None]]:
+    def _recipes(self, contender: Contender) -> Iterator[tuple[str, str, Recipe | None]]:
+        """Where each recipe stands in the sweep, its kind, and what it is for this method."""
         if contender.name == self.reference.name:
-            yield "none", None
+            yield "", "none", None
             return
-        for choice in self.sweep.recipes:
-            recipe = contender.method.recipe() if choice.kind == "paper" else choice.shared
+        for place, choice in enumerate(self.sweep.recipes):
+            recipe, where = contender.method.recipe() if choice.kind == "paper" else choice.shared, f"recipes.{place}"
             if recipe:
                 check_positions(f"recipes: {choice.kind}", recipe, self.config)
-            yield choice.kind, recipe
+                check_deepspeed(where, recipe)
+            yield where, choice.kind, recipe
 
 
 @contextmanager

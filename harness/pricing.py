@@ -1,4 +1,8 @@
-"""What a plan costs before it runs: training tokens and FLOPs by arithmetic, hours at a stated or measured rate."""
+"""What a plan costs before it runs: training tokens and FLOPs by arithmetic, hours at a stated or measured rate.
+
+FLOPs are 6 per parameter and token, 2 more per parameter of a teacher that helps, except where a recipe's budget is in
+FLOPs: there they are counted on the model.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ def prices(plan: SweepPlan, states: dict[str, State], artifacts: Artifacts) -> d
         size = sizes.get(_compressed_key(stage), teacher)
         tokens = _tokens(stage, plan)
         helped = stage.name != "teacher" and "teacher" in stage.parents and _needs_teacher(stage)
-        flops = float(tokens) * (6 * size + (2 * teacher if helped else 0))
+        flops = tokens * (stage.flops_per_token or 6 * size + (2 * teacher if helped else 0))
         execution = stage.execution
         speed = GPU_FLOPS * execution.gpus if execution.gpus else (rate or CPU_FLOPS) * execution.cpus
         found[stage.key] = Price(tokens=tokens, flops=flops, worker_hours=flops / speed / 3600)
@@ -85,7 +89,7 @@ def _tokens(stage: Stage, plan: SweepPlan) -> int:
 def measured_rate(artifacts: Artifacts) -> float | None:
     """FLOPs per second and core that CPU training reached in this store, if it has trained anything."""
     rates = []
-    for stage in ("teacher", "distill", "finetune"):
+    for stage in ("teacher", "tune", "distill", "finetune"):
         for manifest in artifacts.manifests(stage):
             result, execution = manifest.result, json.loads(json.dumps(manifest.execution))
             if result.get("train_s") and result.get("flops") and not execution["gpus"]:

@@ -13,7 +13,7 @@ from harness.graph import Stage
 from harness.identity import digest
 from harness.provenance import environment
 from results.artifacts import Artifacts, Manifest
-from results.record import Cell, Failure, Measured, Record, SizeCard, SpeedCard, StageCost
+from results.record import Cell, Failure, Measured, Record, SizeCard, SpeedCard, StageCost, Trial, Tuning
 
 CURVE_POINTS = 60
 """A record keeps this many points of the loss curve; the artifact keeps all."""
@@ -55,6 +55,7 @@ def record_of(settled: Settled) -> tuple[Record, str]:
         size=SizeCard(**size.result) if size else None,
         speed=SpeedCard(**speed.result) if speed else None,
         costs=[_cost(stage, settled.artifacts) for stage in settled.cell.needed],
+        tuning=list(_tuning(settled)),
         curve=_curve(settled),
         stages=_stage_keys(settled),
         provenance=environment() | {"execution": _execution(settled), "created_at": _now()},
@@ -146,6 +147,21 @@ def _cost(stage: Stage, artifacts: Artifacts) -> StageCost:
         flops=result.get("flops", 0.0),
         attempts=max(1, len(attempts)),
     )
+
+
+def _tuning(settled: Settled) -> Iterator[Tuning]:
+    """The trials that have a result, and the rate that the training after them took."""
+    names = Trial.model_fields
+    for stage in (each for each in settled.cell.needed if each.name == "distill"):
+        trials = [
+            settled.artifacts.manifest("tune", each.key) for each in stage.parents.values() if each.name == "tune"
+        ]
+        if trials:
+            trained = settled.artifacts.manifest("distill", stage.key)
+            yield Tuning(
+                trials=[Trial(**{k: v for k, v in m.result.items() if k in names}) for m in trials if m],
+                learning_rate=trained.result["learning_rate"] if trained else None,
+            )
 
 
 def _curve(settled: Settled) -> list[dict[str, float]]:

@@ -20,7 +20,8 @@ from results.record import ControlKind
 from tasks.corpora import Corpus
 
 STAGES = (
-    "corpus", "tokenizer", "tokens", "teacher", "calibrate", "compress", "distill", "finetune", "evaluate", "profile",
+    "corpus", "tokenizer", "tokens", "teacher", "calibrate", "compress", "tune", "distill", "finetune", "evaluate",
+    "profile",
 )  # fmt: skip
 _UNKNOWN_KEY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 _BYTES = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -248,8 +249,9 @@ class Sweep(Strict):
         return self
 
     def execution(self, stage: str) -> Execution:
-        """Resources of a stage: its own, else the sweep's default, else one CPU."""
-        return (self.resources.get(stage) or self.resources.get("default") or Resources()).execution()
+        """Resources of a stage: its own (a trial's those of `distill`), else the sweep's default, else one CPU."""
+        names = (stage, *(["distill"] if stage == "tune" else []), "default")
+        return next((self.resources[name] for name in names if name in self.resources), Resources()).execution()
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -284,7 +286,7 @@ def _sentences(path: Path, error: ValidationError) -> list[str]:
     unknown, others = [], []
     for mistake in error.errors():
         loc = mistake["loc"]
-        where = ".".join(str(part) for part in loc if part != "[key]")
+        where = ".".join(part for part in map(str, loc) if not part.startswith("["))
         if mistake["type"] in _UNKNOWN_KEY:
             unknown.append(f"{path}: {where}: unknown key{nearest(str(loc[-1]), _known_keys(loc))}")
         elif loc[-1:] == ("[key]",):
@@ -300,7 +302,7 @@ def _known_keys(loc: Sequence[int | str]) -> list[str]:
     schema = Sweep.model_json_schema()
     at: Mapping[str, Any] = schema
     for part in loc[:-1]:
-        at = _descend(schema, at, part)
+        at = at if str(part).startswith("[") else _descend(schema, at, part)
     return list(_resolve(schema, at).get("properties", {}))
 
 
@@ -319,7 +321,7 @@ def _resolve(schema: Mapping[str, Any], at: Mapping[str, Any]) -> Mapping[str, A
     while True:
         if "$ref" in at:
             at = schema["$defs"][at["$ref"].rsplit("/", 1)[-1]]
-        elif "anyOf" in at:
-            at = next((a for a in at["anyOf"] if "$ref" in a or a.get("type") in ("object", "array")), {})
+        elif choices := at.get("anyOf") or at.get("oneOf"):
+            at = next((a for a in choices if "$ref" in a or a.get("type") in ("object", "array")), {})
         else:
             return at

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cells import Contender
-from harness.errors import SpecError
 from harness.execution_keys import split_deepspeed
 from harness.graph import Stage
 from harness.provenance import hardware
 from harness.spec import Sweep, TaskChoice
+from harness.step_budget import Training, flops_per_token, trainings
 from harness.teacher_config import teacher_fingerprint, teacher_places
 from methods.interface import Budget, Phase, Statistic
-from methods.recipe import FineTune, Optimisation, Recipe
+from methods.recipe import FineTune, Optimiser, Recipe
 from results.record import ControlKind
 from tasks.interface import Classification, Task
 
@@ -44,63 +44,62 @@ class SweepStages:
         self,
         contender: Contender,
         budget: Budget | None,
-        recipe: Recipe | None,
+        trainings: Sequence[Training],
         seed: int,
-        phases: Sequence[Phase],
         control: ControlKind | None = None,
     ) -> Mapping[str, Stage]:
-        """Label -> stage of what the cell's record reads; the student as compressed and, with a recipe, as trained.
+        """Label -> stage of what the cell's record reads; the student as compressed and, if it trains, as trained.
 
-        A control without the teacher differs in the recipe that it is given; one from random factors has the student
+        A control without the teacher differs in the trainings that it is given; one from random factors has the student
         drawn anew each time something was compressed. Speed is that of the shapes, which a control has in common.
         """
-        what = " ".join([contender.title, *([str(budget)] if budget else []), *([control] if control else [])])
+        what = " ".join([_title(contender, budget), *([control] if control else [])])
         drawn = control == "random_init"
         compressed = self._student(contender, budget, seed, what, drawn=drawn)
         final = compressed
-        if recipe and len(phases) == 1:
-            final = self._distill(compressed, recipe, seed, what)
-        elif recipe:
-            final = self._staged(contender, budget, recipe, seed, what, phases, drawn=drawn)
-        found = {"compress": compressed} | ({"distill": final} if recipe else {})
+        if len(trainings) == 1:
+            final = self._distill(compressed, trainings[0], seed, what)
+        elif trainings:
+            final = self._staged(contender, budget, trainings, seed, what, drawn=drawn)
+        found = {"compress": compressed} | ({"distill": final} if trainings else {})
         found["profile"] = self._profile(self._compress(contender, budget, seed, what), what)
         for choice in self.sweep.tasks:
             if isinstance(self.tasks[choice.task], Classification):
                 found[choice.task] = self._finetune(final, choice, seed, what)
                 continue
             found[choice.task] = self._evaluate(final, choice, what)
-            if choice.before_training and recipe:
+            if choice.before_training and trainings:
                 found[f"{choice.task} before"] = self._evaluate(compressed, choice, f"{what} before training")
         return found
+
+    def trainings(
+        self, where: str, contender: Contender, budget: Budget | None, recipe: Recipe, phases: Sequence[Phase]
+    ) -> Sequence[Training]:
+        """What each phase of a student trains for under a recipe that stands at `where` in the sweep."""
+
+        def flops(phase: int) -> float:
+            return flops_per_token(recipe, self.config, phases[phase].plan)
+
+        return trainings(where, _title(contender, budget), recipe, [phase.share for phase in phases], flops)
 
     def _staged(
         self,
         contender: Contender,
         budget: Budget | None,
-        recipe: Recipe,
+        trainings: Sequence[Training],
         seed: int,
         what: str,
-        phases: Sequence[Phase],
         *,
         drawn: bool,
     ) -> Stage:
-        """Compress a part and train, phase by phase, each from what the one before left and on the text after it.
-
-        Raises:
-            SpecError: a phase gets no step.
-        """
+        """Compress a part and train, phase by phase, each from what the one before left and on the text after it."""
         trained: Stage | None = None
         first = 0
-        for number in range(len(phases)):
+        for number, training in enumerate(trainings):
             part = f"{what} phase {number + 1}"
-            end = round(recipe.steps * sum(each.share for each in phases[: number + 1]))
-            if end == first:
-                steps = f"{recipe.steps} steps of {recipe.batch_tokens} tokens"
-                raise SpecError(f"recipes: {steps} leave none for phase {number + 1} of {len(phases)} of {what}")
             compressed = self._student(contender, budget, seed, part, drawn=drawn, phase=number, student=trained)
-            share = recipe.model_copy(update={"tokens": (end - first) * recipe.batch_tokens})
-            trained = self._distill(compressed, share, seed, part, first_step=first)
-            first = end
+            trained = self._distill(compressed, training, seed, part, first_step=first)
+            first += training.final.steps
         assert trained is not None, f"{contender.name} has no phases"
         return trained
 
@@ -154,7 +153,11 @@ class SweepStages:
                 libraries=("gguf",) if teacher.gguf else (),
                 execution=self.sweep.execution("teacher"),
             )
-        params, execution = self._trained("teacher", teacher.pretrain.recipe)
+        asked = teacher.pretrain.recipe
+        (training,) = trainings(
+            "teacher.pretrain.recipe", teacher.name, asked, [1.0], lambda _: flops_per_token(asked, self.config, None)
+        )
+        params, execution = self._trained("teacher", training.final)
         return Stage(
             name="teacher",
             module="harness.stages.pretrain",
@@ -162,9 +165,10 @@ class SweepStages:
             params=teacher.pretrain.model_dump(exclude={"recipe"}) | {"recipe": params},
             parents={"tokens": self.tokens, "tokenizer": self.tokenizer},
             execution=execution,
+            flops_per_token=training.flops_per_token,
         )
 
-    def _trained(self, stage: str, recipe: Optimisation) -> tuple[Mapping[str, Any], Any]:
+    def _trained(self, stage: str, recipe: Optimiser) -> tuple[Mapping[str, Any], Any]:
         """A recipe's identity, and the stage's execution with the raw DeepSpeed keys that are not part of it."""
         return split_deepspeed(recipe, self.sweep.execution(stage))
 
@@ -241,16 +245,36 @@ class SweepStages:
         length = given.sequence_length or min(1024, self.config.max_position_embeddings)
         return {"sequences": given.sequences, "sequence_length": length, "seed": given.seed}
 
-    def _distill(self, compressed: Stage, recipe: Recipe, seed: int, what: str, *, first_step: int = 0) -> Stage:
-        params, execution = self._trained("distill", recipe)
+    def _distill(self, compressed: Stage, training: Training, seed: int, what: str, *, first_step: int = 0) -> Stage:
+        """The training that counts; where there are trials of rates, it reads them and takes the best."""
+        trials = [
+            self._train("tune", compressed, training, trial, seed, f"{what} lr={trial.learning_rate:g}", first_step)
+            for trial in training.trials
+        ]
+        tried = {f"trial {number}": trial for number, trial in enumerate(trials)}
+        return self._train("distill", compressed, training, training.final, seed, what, first_step, tried)
+
+    def _train(
+        self,
+        name: str,
+        compressed: Stage,
+        training: Training,
+        recipe: Recipe,
+        seed: int,
+        what: str,
+        first_step: int,
+        trials: Mapping[str, Stage] | None = None,
+    ) -> Stage:
+        params, execution = self._trained(name, recipe)
         later = {"first_step": first_step} if first_step else {}
         return Stage(
-            name="distill",
-            module="harness.stages.distill",
-            label=f"distill {what} #{seed}",
+            name=name,
+            module=f"harness.stages.{name}",
+            label=f"{name} {what} #{seed}",
             params={"recipe": params, "seed": seed} | later,
-            parents={"student": compressed, "teacher": self.teacher, "tokens": self.tokens},
+            parents={"student": compressed, "teacher": self.teacher, "tokens": self.tokens} | dict(trials or {}),
             execution=execution,
+            flops_per_token=training.flops_per_token,
         )
 
     def _evaluate(self, model: Stage, choice: TaskChoice, what: str) -> Stage:
@@ -310,3 +334,8 @@ class SweepStages:
             parents={"model": compressed},
             execution=replace(self.sweep.execution("profile"), alone=True),
         )
+
+
+def _title(contender: Contender, budget: Budget | None) -> str:
+    """`svd matrices=ffn params=0.66`."""
+    return " ".join([contender.title, *([str(budget)] if budget else [])])

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import json
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
 _SUFFIXES = {"k": 10**3, "M": 10**6, "B": 10**9}
 
@@ -64,13 +76,14 @@ class Losses(Strict):
         return self.kd > 0 or self.taps > 0
 
 
-class Optimisation(Strict):
-    """AdamW, its schedule and the numbers around it; the same fields for pretraining, distillation, fine-tuning."""
+class Optimiser(Strict):
+    """AdamW, its schedule and the numbers around it, all but the peak rate; the same fields for all that trains."""
 
-    learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     warmup_fraction: float = Field(default=0.05, ge=0, le=1)
     """Fraction of the steps over which the learning rate rises linearly from zero."""
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """In place of the fraction: so many steps."""
     final_fraction: float = Field(default=0.1, ge=0, le=1)
     """Learning rate at the end of a linear or cosine schedule, as a fraction of `learning_rate`."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -85,16 +98,82 @@ class Optimisation(Strict):
     deepspeed: dict[str, Any] = Field(default_factory=dict)
     """Raw DeepSpeed keys, merged last."""
 
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_steps is not None and "warmup_fraction" in self.model_fields_set:
+            raise ValueError("give one of warmup_fraction, warmup_steps")
+        return self
 
-class Recipe(Optimisation):
-    """Language-model training on a token budget: pretraining of a teacher or distillation of a student."""
+    @model_serializer(mode="wrap")
+    def _what_applies(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is not given, and the fraction where steps are, is no part of a recipe."""
+        unused = "warmup_steps" if self.warmup_steps is None else "warmup_fraction"
+        return {name: value for name, value in handler(self).items() if name != unused and value is not None}
 
-    tokens: Count
+    def warmup(self, steps: int) -> int:
+        """How many of so many steps are warm-up."""
+        return round(self.warmup_fraction * steps) if self.warmup_steps is None else self.warmup_steps
+
+
+def _one_rate(value: Any) -> Any:
+    if isinstance(value, dict):
+        raise ValueError("one number; a grid of rates is for a sweep's `recipes`")
+    return value
+
+
+class Optimisation(Optimiser):
+    """What the engine trains by: AdamW at one peak rate."""
+
+    learning_rate: Annotated[float, BeforeValidator(_one_rate), Field(gt=0)]
+
+
+class RateGrid(Strict):
+    """Peak rates of which each cell takes the best, found within its own budget.
+
+    Each rate is tried for `trial_fraction` of the training, its schedule scaled to that; the loss on held-out training
+    text decides. What the trials leave is the final training's.
+    """
+
+    grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2), AfterValidator(sorted)]
+    trial_fraction: float = Field(default=0.1, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> RateGrid:
+        if len(set(self.grid)) != len(self.grid):
+            raise ValueError("grid: the same rate twice")
+        if len(self.grid) * self.trial_fraction >= 1:
+            raise ValueError(
+                f"{len(self.grid)} rates x trial_fraction {self.trial_fraction:g} leave nothing of the training"
+            )
+        return self
+
+
+LearningRate = Annotated[
+    Annotated[float, Field(gt=0), Tag("[rate]")] | Annotated[RateGrid, Tag("[grid]")],
+    Discriminator(lambda value: "[grid]" if isinstance(value, dict | RateGrid) else "[rate]"),
+]
+"""`1e-3`, or `{grid: [5e-4, 1e-3, 2e-3], trial_fraction: 0.1}`."""
+
+
+class Recipe(Optimiser):
+    """Language-model training on a budget of tokens or FLOPs: pretraining of a teacher or distillation of a student."""
+
+    tokens: Count | None = None
     """Training tokens in all; the last step is the first that reaches it."""
+    flops: float | None = Field(default=None, gt=0)
+    """In place of tokens: FLOPs in all, the teacher's forward passes included, so that a cheaper student sees more."""
     batch_tokens: Count
     """Tokens per optimiser step over all workers (the global batch); a multiple of `sequence_length`."""
     sequence_length: int = Field(gt=0)
+    learning_rate: LearningRate
     losses: Losses = Losses()
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Recipe:
+        if (self.tokens is None) == (self.flops is None):
+            given = "neither" if self.tokens is None else "both"
+            raise ValueError(f"exactly one of tokens, flops is needed; given: {given}")
+        return self
 
     @model_validator(mode="after")
     def _whole_windows(self) -> Recipe:
@@ -107,8 +186,19 @@ class Recipe(Optimisation):
 
     @property
     def steps(self) -> int:
-        """Optimiser steps: tokens / batch_tokens, rounded up."""
+        """Optimiser steps of a budget in tokens: tokens / batch_tokens, rounded up."""
+        assert self.tokens is not None, "how many steps FLOPs are depends on the models"
         return -(-self.tokens // self.batch_tokens)
+
+    @property
+    def rates(self) -> list[float]:
+        """The rates to choose from, the smallest first; none where one is given."""
+        return self.learning_rate.grid if isinstance(self.learning_rate, RateGrid) else []
+
+    def optimisation(self, rate: float) -> Optimisation:
+        """What the engine needs of it, at one peak rate."""
+        fields = {name: value for name, value in self.model_dump().items() if name in Optimisation.model_fields}
+        return Optimisation.model_validate_json(json.dumps(fields | {"learning_rate": rate}))
 
 
 class FineTune(Optimisation):

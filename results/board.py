@@ -16,6 +16,7 @@ from results.ranking import mark_front, rank
 from results.reader import Reader
 from results.record import Record
 from results.scores import Evidence, gather, score
+from results.training import student_training, unequal_tokens
 
 RECIPES = ("shared", "paper", "none")
 """The order of the groups in a tab."""
@@ -95,7 +96,17 @@ def build_row(cells: Sequence[Record], evidence: Evidence, users: Mapping[tuple[
 
 def _seed(cell: Record) -> Seed:
     reason = cell.reason or (cell.failure.reason if cell.failure else "")
-    return Seed(cell.cell.seed, cell.status, reason, cell.failure, cell.curve, cell.stages, cell.provenance)
+    return Seed(
+        seed=cell.cell.seed,
+        status=cell.status,
+        reason=reason,
+        failure=cell.failure,
+        curve=cell.curve,
+        stages=cell.stages,
+        provenance=cell.provenance,
+        tuning=cell.tuning,
+        **student_training(cell),
+    )
 
 
 def _outcome(cells: Sequence[Record]) -> tuple[str, str]:
@@ -119,7 +130,7 @@ def _tabs(teacher: str, rows: Sequence[Row], controls: Sequence[Row], evidence: 
         columns = _columns([*references, *members], evidence)
         groups, comparisons = rank(_groups(members), columns, evidence)
         ordered = [Group(g.recipe, tuple(sorted(g.rows, key=lambda row: _order(row, columns)))) for g in groups]
-        notes = (*_trained(columns), *_notes([*references, *members]))
+        notes = (*_trained(columns), *unequal_tokens(ordered), *_notes([*references, *members]))
         tab = Tab(teacher, budget, columns, tuple(references), tuple(ordered), tuple(comparisons), notes)
         tabs.append(replace(tab, twins=beside(tab.rows, controls, columns, evidence)))
     return tabs

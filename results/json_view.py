@@ -12,7 +12,7 @@ from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
-from results.model import Board, Column, Row, Score, Tab, Twin
+from results.model import Board, Column, Row, Score, Seed, Tab, Twin
 
 FORMAT = 1
 
@@ -79,13 +79,18 @@ def row_json(row: Row) -> dict[str, Any]:
         "recipe_digest": row.recipe_digest,
         "status": row.status,
         "reason": row.reason,
-        "seeds": [{"seed": seed.seed, "status": seed.status, "reason": seed.reason} for seed in row.seeds],
+        "seeds": [_seed_json(seed) for seed in row.seeds],
         "quality": {key: _score_json(score) for key, score in row.scores.items()},
         "size": row.size.model_dump() if row.size else None,
         "speed": row.speed.model_dump() if row.speed else None,
         "cost": asdict(row.cost),
         "run": {"sweep": row.sweep, "seeds": {str(s.seed): _run_json(s.stages, s.provenance) for s in row.seeds}},
     }
+
+
+def _seed_json(seed: Seed) -> dict[str, Any]:
+    outcome = {"seed": seed.seed, "status": seed.status, "reason": seed.reason}
+    return outcome | {"tokens": seed.tokens, "flops": seed.flops, "tuning": [each.model_dump() for each in seed.tuning]}
 
 
 def _score_json(score: Score) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from results.record import Control, ControlKind, Failure, SizeCard, SpeedCard
+from results.record import Control, ControlKind, Failure, SizeCard, SpeedCard, Tuning
 from results.statistics import Summary
 
 GAIN_FROM: Mapping[ControlKind, str] = {"no_teacher": "distillation", "random_init": "decomposition"}
@@ -67,6 +67,11 @@ class Seed:
     curve: Sequence[Mapping[str, float]]
     stages: Mapping[str, str]
     provenance: Mapping[str, Any]
+    tuning: Sequence[Tuning] = ()
+    tokens: int = 0
+    """That the student was trained on by its recipe, trials of learning rates included; not fine-tuning."""
+    flops: float = 0.0
+    """Of the same training."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from results.formatting import (
 from results.model import Board, Column, Row, Score, Seed, Tab, Twin
 from results.plots import NUM_COLOURS, colours, curves, log_ticks, quality, row_curves
 from results.table import heading
+from results.training import training_facts
 
 
 def page(board: Board) -> str:
@@ -258,6 +259,7 @@ def _whisker(middle: float, low: float | None, high: float | None, bounds: tuple
 def _details(row: Row, tab: Tab) -> str:
     shown = [(column, row.scores[column.key]) for column in tab.columns if column.key in row.scores]
     facts: dict[str, str] = {"row": row.id, "recipe": f"{row.recipe} {row.recipe_digest}", "status": status(row)}
+    facts |= training_facts(row)
     for column, score in shown:
         facts[f"{column.protocol} {column.metric}"] = _evidence(score)
     if row.size:

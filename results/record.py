@@ -104,6 +104,25 @@ class StageCost(_Part):
     attempts: int = 1
 
 
+class Trial(_Part):
+    """One learning rate, tried for a part of the training."""
+
+    learning_rate: float
+    held_out_loss: float | None = None
+    """Mean cross-entropy in nats per token of training text that was held out; None when the trial diverged."""
+    diverged_at_step: int | None = None
+    tokens: int
+    flops: float
+
+
+class Tuning(_Part):
+    """The learning rates tried for one training (a phase's, of a staged method); their cost is in `costs` too."""
+
+    trials: list[Trial]
+    learning_rate: float | None
+    """The one taken: of least held-out loss; None when the training has no result."""
+
+
 class Failure(_Part):
     """Why a cell has no result."""
 
@@ -130,6 +149,8 @@ class Record(_Part):
     size: SizeCard | None = None
     speed: SpeedCard | None = None
     costs: list[StageCost] = Field(default_factory=list)
+    tuning: list[Tuning] = Field(default_factory=list)
+    """Where the recipe has a grid of learning rates: one per training."""
     curve: list[dict[str, float]] = Field(default_factory=list)
     """Loss curve of the training stage, thinned: step, tokens, loss and its parts, gradient_norm, learning_rate."""
     stages: dict[str, str] = Field(default_factory=dict)

@@ -19,6 +19,7 @@ from results.model import Column, Row, Seed, Twin
 from results.reader import Reader
 from results.record import Record
 from results.scores import Evidence, gather
+from results.training import training_facts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -122,6 +123,7 @@ def _cell(row: Row) -> dict[str, str]:
         "recipe": f"{row.recipe} {row.recipe_digest}",
         "sweep": row.sweep,
         "seeds": ", ".join(str(seed.seed) for seed in row.seeds),
+        **training_facts(row),
         "status": status(row),
     } | ({"control": f"{row.control.kind} of {row.control.of}"} if row.control else {})
 

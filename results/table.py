@@ -171,7 +171,7 @@ def as_csv(board: Board) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     fixed = ["teacher", "budget", "group", "row", "method", "fields", "status", "reason", "seeds"]
-    numbers = ["params", "params_fraction", "macs_per_token", "stored_bytes", "worker_s"]
+    numbers = ["params", "params_fraction", "macs_per_token", "stored_bytes", "training_tokens", "worker_s"]
     metrics = [f"{names[c.key]} {part}" for c in columns for part in SCORE_PARTS]
     gains = ["control", "control_of", *(f"{names[c.key]} {part}" for c in columns for part in GAIN_PARTS)]
     any_twins = any(tab.twins for tab in board.tabs)
@@ -198,7 +198,8 @@ def _flat(tab: Tab, recipe: str, row: Row, columns: Sequence[Column]) -> list[ob
     sizes = [size.params, size.params_fraction, size.macs_per_token, size.stored_bytes] if size else [None] * 4
     fields = "; ".join(f"{name}={value}" for name, value in sorted(row.fields.items()))
     place = [tab.teacher, tab.budget, recipe, row.id, row.method, fields, row.status, row.reason, len(row.seeds)]
-    return [*place, *sizes, row.cost.worker_s, *score_cells]
+    tokens = max(seed.tokens for seed in row.seeds)
+    return [*place, *sizes, tokens, row.cost.worker_s, *score_cells]
 
 
 def _flat_gains(twin: Twin, columns: Sequence[Column]) -> list[object]:

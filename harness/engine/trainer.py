@@ -106,7 +106,7 @@ def learning_rate(optimisation: Optimisation, step: int, steps: int) -> float:
     peak (1 - (1 - f) x) or peak (f + (1 - f) (1 + cos(pi x)) / 2).
     """
     peak, final = optimisation.learning_rate, optimisation.final_fraction
-    warmup = round(optimisation.warmup_fraction * steps)
+    warmup = optimisation.warmup(steps)
     if step < warmup:
         return peak * (step + 1) / warmup
     x = (step - warmup) / max(1, steps - 1 - warmup)

@@ -9,20 +9,31 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from harness.engine.held_out import split_held_out
 from harness.stage import Context
-from harness.stages.language_model import read_taps, train_language_model
-from methods import student
+from harness.stages.language_model import keep_trained, read_tokens, taught, train_language_model
+from harness.stages.tune import best_rate
 from methods.recipe import Recipe
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Write the trained student's `model/`, `taps.json` and `curve.json`."""
+    """Write the trained student's `model/`, `taps.json` and `curve.json`.
+
+    With a grid of learning rates the `trial` inputs say which is best; the text that decided is not trained on.
+
+    Raises:
+        AllDiverged: no trial came to its end.
+    """
     recipe = Recipe.model_validate_json(json.dumps(context.params["recipe"]))
-    model = student.load(context.inputs["student"] / "model")
-    teacher = student.load(context.inputs["teacher"] / "model") if recipe.losses.needs_teacher else None
+    tokens = read_tokens(context)
+    if isinstance(recipe.learning_rate, float):
+        rate = recipe.learning_rate
+    else:
+        rate = best_rate(context.inputs)
+        tokens, _ = split_held_out(tokens, recipe.sequence_length)
+    trainee = taught(context, recipe)
+    result = train_language_model(context, trainee, tokens, recipe, rate)
     tokenizer = AutoTokenizer.from_pretrained(context.inputs["student"] / "model")
-    taps = read_taps(context.inputs["student"]) if recipe.losses.taps else ()
-    result = train_language_model(context, model, tokenizer, recipe, teacher=teacher, taps=taps)
     if context.ranks.rank == 0:
         shutil.copy(context.inputs["student"] / "taps.json", context.output / "taps.json")
-    return result
+    return {**keep_trained(context, trainee, tokenizer, result), "learning_rate": rate}

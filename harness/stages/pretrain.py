@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.stage import Context
-from harness.stages.language_model import train_language_model
+from harness.stages.language_model import keep_trained, read_tokens, train_language_model, untaught
 from harness.teacher_config import scratch_config
 from methods.recipe import Recipe
 
@@ -22,4 +22,7 @@ def run(context: Context) -> Mapping[str, Any]:
     config = scratch_config(context.params["family"], context.params["config"])
     torch.manual_seed(context.params["seed"])
     model = AutoModelForCausalLM.from_config(config)
-    return train_language_model(context, model, tokenizer, recipe, teacher=None, taps=())
+    assert isinstance(recipe.learning_rate, float), "the planner refuses a grid for a teacher"
+    trainee = untaught(model, recipe)
+    result = train_language_model(context, trainee, read_tokens(context), recipe, recipe.learning_rate)
+    return keep_trained(context, trainee, tokenizer, result)

@@ -82,7 +82,7 @@ def test_phases_share_out_the_steps_and_read_on_in_the_text(staged: Any, tokens:
 
 
 def test_a_recipe_with_fewer_steps_than_phases_is_refused(staged: Any) -> None:
-    message = "recipes: 1 steps of 128 tokens leave none for phase 1 of 2 of staged params=0.8"
+    message = "recipes.0: 1 steps of 128 tokens leave none for phase 1 of 2 of staged params=0.8"
     with pytest.raises(SpecError, match=message):
         staged(128)
 
