@@ -1,26 +1,35 @@
 """What a training stage needs of memory, per worker and before it starts.
 
-    peak = weights + gradients + optimiser + teacher + what one micro-batch adds
+    peak = weights + gradients + optimiser + buckets + teacher + what a micro-batch adds
 
-The first four are arithmetic on parameter counts, ZeRO stage and number of workers. What autograd keeps of a
-micro-batch is not guessed: a copy of the student on the meta device runs forward once, and the tensors that are saved
-for the backward pass are counted. Process, libraries and kernels' workspaces are left out.
+All but the last are arithmetic on parameter counts, ZeRO stage and number of workers W. With P parameters of which T
+train, b bytes an element (4 in fp32, 2 in bf16) and bf16 never below stage 1:
+
+    weights     P b                  stage 3: P b / W, and what is gathered at once
+    gradients   T b                  stages 2 and 3: T b / W
+    optimiser   8 T                  two moments; stages 1 to 3: 12 T / W, with an fp32 copy of the weights
+    buckets     0                    stages 1 to 3: b x min(T, `reduce_bucket_size`); on a GPU the whole of it
+
+What autograd keeps of a micro-batch is measured, not guessed: the student runs forward once on the meta device, and the
+bytes saved for the backward pass are counted. The process, its libraries, kernels' workspaces and what the allocator
+holds back are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from harness.engine.deepspeed_engine import configuration
+from harness.engine.objective import LanguageModelObjective, Objective
 from harness.engine.taps import Recording, recording
-from harness.engine.vocabulary import CHUNK_ELEMENTS
-from harness.engine.without_values import WithoutValues
-from harness.stage import Execution
+from harness.engine.vocabulary import BLOCK_ELEMENTS, CHUNK_ELEMENTS
+from harness.engine.without_values import WithoutValues, meta_copy
+from harness.stage import Execution, Ranks
 from methods.families import architecture
 from methods.interface import Tap
 from methods.recipe import Losses, Optimisation
@@ -31,137 +40,176 @@ if TYPE_CHECKING:
 BUCKET_ELEMENTS = 500_000_000
 """DeepSpeed's default of `reduce_bucket_size`: gradients that are reduced together."""
 LIVE_ELEMENTS = 1_000_000_000
-"""DeepSpeed's default of `stage3_max_live_parameters`: gathered at once under ZeRO-3."""
-CHUNK_TENSORS = 5
-"""Tensors of `CHUNK_ELEMENTS` in fp32 that the vocabulary's losses hold at once."""
+"""DeepSpeed's default of `stage3_max_live_parameters`: weights gathered at once."""
+BLOCK_TENSORS = 4
+"""Tensors of `BLOCK_ELEMENTS` in fp32 between a block of logits and its gradient."""
+
+
+class Rows(Protocol):
+    """A global batch as far as its size goes; `Batches` is one."""
+
+    rows: int
+    row_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Bytes per worker by what they are for; `beside` is host memory that a stage on a GPU needs besides."""
+    """Bytes per worker by what they are for."""
 
     parts: Mapping[str, int]
-    beside: int = 0
+    """Where the stage computes: weights, gradients, optimiser, buckets, teacher, kept, activations, taps, vocabulary."""
+    host_bytes: int
+    """In host memory besides, for a stage that computes on a GPU."""
 
     @property
     def total_bytes(self) -> int:
+        """The peak where the stage computes."""
         return sum(self.parts.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A training stage as far as its memory goes. Models are on the meta device; their parameters' type is no matter."""
+    """A training stage as far as its memory goes; its models are on the meta device."""
 
     student: PreTrainedModel
-    teacher: PreTrainedModel | None = None
-    losses: Losses = field(default_factory=Losses)
-    taps: Sequence[Tap] = ()
-    row_tokens: int
-    rows: int
-    """Of the global batch."""
+    """In the precision and the mode that it trains in."""
+    teacher: PreTrainedModel | None
+    losses: Losses
+    taps: Sequence[Tap]
+    batch: Rows
     optimisation: Optimisation
     execution: Execution
-    workers: int = 1
+    workers: int
     teacher_sharded: bool = False
-    """The teacher's weights are partitioned over the workers under ZeRO-3."""
-
-    @property
-    def on_gpu(self) -> bool:
-        return bool(self.execution.gpus)
+    """The teacher's weights are partitioned over the workers."""
+    predicts_tokens: bool = True
+    """False for a classifier."""
 
     def estimate(self, micro: int) -> Estimate:
         """The peak with `micro` rows in a forward pass."""
-        state, beside = self._state(micro)
-        return Estimate(parts=state | self._micro_batch(micro), beside=beside)
+        parts = self._state() | self._micro_batch(micro)
+        host = 0
+        if self.execution.gpus:
+            host = parts.pop("kept")
+            if self.execution.offload and self._zero_stage:
+                host += parts.pop("optimiser")
+        return Estimate(parts={name: size for name, size in parts.items() if size}, host_bytes=host)
 
-    def _state(self, micro: int) -> tuple[dict[str, int], int]:
-        """Bytes that are there throughout the training, and those of them that a GPU's stage keeps on the host."""
-        config = configuration(self.optimisation, self.execution, rows=self.rows, micro=micro, accumulation=1)
-        zero = config["zero_optimization"]
-        stage, width = zero["stage"], self._element_bytes
-        all_, trained = _counts(self.student)
-        share = 1 / self.workers
-        gathered = min(all_, zero.get("stage3_max_live_parameters", LIVE_ELEMENTS))
-        optimiser = trained * (8 if stage == 0 else 12 * share)
-        bucket = int(zero.get("reduce_bucket_size", BUCKET_ELEMENTS))
-        state = {
-            "weights": all_ * width if stage < 3 else (all_ * share + gathered) * width,
-            "gradients": trained * (width if stage < 2 else width * share),
-            "optimiser": optimiser,
-            "buckets": 0 if stage == 0 else (bucket if self.on_gpu else min(bucket, trained)) * width,
-            "teacher": self._teacher_bytes,
-            "kept": 0 if self.on_gpu or width == 4 else all_ * 4,
+    def _state(self) -> dict[str, int]:
+        """What is there throughout the training."""
+        stage, share, b = self._zero_stage, 1 / self.workers, self._element_bytes
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.student.parameters()]
+        everything, trained = sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
+        gathered = min(everything, self._zero("stage3_max_live_parameters", LIVE_ELEMENTS))
+        bucket = self._zero("reduce_bucket_size", BUCKET_ELEMENTS)
+        teacher = 0 if self.teacher is None else sum(parameter.numel() for parameter in self.teacher.parameters())
+        return {
+            "weights": round(b * (everything if stage < 3 else everything * share + gathered)),
+            "gradients": round(b * trained * (1 if stage < 2 else share)),
+            "optimiser": round(trained * (12 * share if stage else 8)),
+            "buckets": b * (bucket if self.execution.gpus else min(bucket, trained)) if stage else 0,
+            "teacher": round(b * teacher * (share if self.teacher_sharded else 1)),
+            "kept": 4 * (everything if b < 4 else everything - trained),
         }
-        offloaded = optimiser if stage and self.on_gpu and "offload_optimizer" in zero else 0
-        state["optimiser"] -= offloaded
-        return {name: round(value) for name, value in state.items()}, round(offloaded)
+
+    def _micro_batch(self, micro: int) -> dict[str, int]:
+        """What forward and backward passes over `micro` rows add."""
+        dense, b = architecture(self.student.config), self._element_bytes
+        activations, recorded = saved_bytes(self.student, micro, self.batch.row_tokens, self.taps)
+        positions = micro * self.batch.row_tokens
+        if self.execution.activation_checkpointing:
+            blocks = len(dense.blocks)
+            activations = activations // blocks + blocks * positions * dense.width * b
+        found = {"activations": activations, "taps": 2 * recorded}
+        if self.predicts_tokens:
+            device, models = "cuda" if self.execution.gpus else "cpu", 2 if self.losses.kd else 1
+            logits = min(CHUNK_ELEMENTS[device], positions * dense.vocab)
+            block = min(BLOCK_ELEMENTS[device], logits)
+            of_weight = dense.vocab * dense.width if self.student.get_output_embeddings().weight.requires_grad else 0
+            elements = models * (logits + positions * dense.width) + of_weight
+            found["vocabulary"] = b * elements + 4 * BLOCK_TENSORS * block
+        return found
 
     @property
     def _element_bytes(self) -> int:
         return 2 if self.optimisation.precision == "bf16" else 4
 
     @property
-    def _teacher_bytes(self) -> float:
-        if self.teacher is None:
-            return 0
-        return _counts(self.teacher)[0] * self._element_bytes / (self.workers if self.teacher_sharded else 1)
+    def _zero_stage(self) -> int:
+        return self._zero("stage", 0)
 
-    def _micro_batch(self, micro: int) -> dict[str, int]:
-        """Bytes that a forward and backward pass over `micro` rows adds."""
-        saved, recorded = saved_bytes(self.student, micro, self.row_tokens, self.taps)
-        dense = architecture(self.student.config)
-        positions = micro * self.row_tokens
-        stream = positions * dense.width * self._element_bytes
-        if self.execution.activation_checkpointing:
-            saved = saved // len(dense.blocks) + len(dense.blocks) * stream
-        found = {"activations": saved, "taps": 2 * recorded}
-        if self._predicts_tokens:
-            head = dense.vocab * dense.width * self._element_bytes
-            trains = 2 if self.student.get_output_embeddings().weight.requires_grad else 0
-            found["vocabulary"] = trains * head + (2 if self.losses.kd else 1) * stream + CHUNK_TENSORS * 4 * CHUNK_ELEMENTS
-        return found
+    def _zero(self, key: str, default: int) -> int:
+        """A key of DeepSpeed's `zero_optimization`."""
+        rows = self.batch.rows
+        config = configuration(self.optimisation, self.execution, rows=rows, micro=1, accumulation=1)
+        return int(config["zero_optimization"].get(key, default))
 
-    @property
-    def _predicts_tokens(self) -> bool:
-        return self.student.get_output_embeddings() is not None
+
+def fits(
+    objective: Objective,
+    batch: Rows,
+    optimisation: Optimisation,
+    execution: Execution,
+    ranks: Ranks,
+    micro: int,
+    *,
+    teacher_sharded: bool = False,
+) -> Estimate:
+    """The peak of training `objective`, which is not touched, with `micro` rows in a forward pass."""
+    return workload(objective, batch, optimisation, execution, ranks, teacher_sharded=teacher_sharded).estimate(micro)
+
+
+def workload(
+    objective: Objective,
+    batch: Rows,
+    optimisation: Optimisation,
+    execution: Execution,
+    ranks: Ranks,
+    *,
+    teacher_sharded: bool = False,
+) -> Workload:
+    """Copies of an objective's models without values, and how they are trained."""
+    return Workload(
+        student=meta_copy(objective.student, training_dtype(optimisation)).train(),
+        teacher=None if objective.teacher is None else meta_copy(objective.teacher),
+        losses=objective.losses,
+        taps=objective.taps,
+        batch=batch,
+        optimisation=optimisation,
+        execution=execution,
+        workers=ranks.world,
+        teacher_sharded=teacher_sharded,
+        predicts_tokens=isinstance(objective, LanguageModelObjective),
+    )
+
+
+def training_dtype(optimisation: Optimisation) -> torch.dtype:
+    """What forward and backward passes compute in."""
+    return torch.bfloat16 if optimisation.precision == "bf16" else torch.float32
 
 
 def saved_bytes(student: PreTrainedModel, rows: int, tokens: int, taps: Sequence[Tap] = ()) -> tuple[int, int]:
     """Bytes that autograd keeps of a forward pass up to the last hidden states, and bytes of what `taps` record.
 
-    `student` is on the meta device. Storages are counted once, parameters not at all.
+    `student` is on the meta device. A storage counts once, parameters not at all.
     """
     parameters = {parameter.untyped_storage()._cdata for parameter in student.parameters()}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in parameters:
-            kept[storage._cdata] = storage.nbytes()
+            saved[storage._cdata] = storage.nbytes()
         return tensor
 
     ids = torch.zeros(rows, tokens, dtype=torch.int64, device="meta")
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with WithoutValues(), recording(student, taps, "student") as seen, hooks:
-        output = student.base_model(input_ids=ids, use_cache=False)
-    del output
-    return sum(kept.values()), _recorded(seen)
+        hidden = student.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    del hidden
+    return sum(saved.values()), _recorded_bytes(seen)
 
 
-def _recorded(seen: Recording) -> int:
-    queries_keys = [tensor for each in seen.attention.values() for tensor in (each.query_BHTD, each.key_BHTD)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*seen.outputs.values(), *queries_keys))
-
-
-def _counts(model: PreTrainedModel) -> tuple[int, int]:
-    """Parameters, and those that train."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
-
-
-def fits(objective: Any, batches: Any, optimisation: Optimisation, execution: Execution, ranks: Any, micro: int) -> Estimate:
-    from harness.engine.without_values import meta_copy
-    dtype = torch.bfloat16 if optimisation.precision == "bf16" else torch.float32
-    s = meta_copy(objective.student, dtype).train()
-    t = meta_copy(objective.teacher) if objective.teacher is not None else None
-    return Workload(student=s, teacher=t, losses=objective.losses, taps=objective.taps, row_tokens=batches.row_tokens, rows=batches.rows, optimisation=optimisation, execution=execution, workers=ranks.world).estimate(micro)
+def _recorded_bytes(seen: Recording) -> int:
+    maps = [tensor for each in seen.attention.values() for tensor in (each.query_BHTD, each.key_BHTD)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*seen.outputs.values(), *maps))
