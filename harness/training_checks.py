@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def check_shares(plan: SweepPlan) -> None:
-    """Raise SpecError when a global batch is not shared evenly by a stage's workers, or cut evenly into micro-batches."""
+    """Raise SpecError when workers cannot share a global batch evenly, or cut their share into micro-batches."""
     for stage in training_stages(plan):
         rows, unit = batch_rows(stage)
         execution, where = stage.execution, _resources(plan, stage)
@@ -78,9 +78,8 @@ def check_comparisons(plan: SweepPlan) -> None:
         if cell.contender.name == "identity" or not (taught or tuned):
             continue
         teacher = teacher or meta_teacher(plan.config)
-        plans = [phase.plan for phase in cell.phases] if taught else []
-        for each in plans or [cell.solved]:
-            assert isinstance(each, Plan)
+        assert isinstance(cell.solved, Plan)
+        for each in [phase.plan for phase in cell.phases] if taught else [cell.solved]:
             _check_student(cell, each, plan.config, teacher, taught, tuned)
 
 

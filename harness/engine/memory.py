@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.engine.deepspeed_engine import configuration
+from harness.engine.dropout import SampleDropout
 from harness.engine.objective import LanguageModelObjective, Objective
 from harness.engine.taps import Recording, recording
 from harness.engine.vocabulary import BLOCK_ELEMENTS, CHUNK_ELEMENTS
@@ -57,7 +58,8 @@ class Estimate:
     """Bytes per worker by what they are for."""
 
     parts: Mapping[str, int]
-    """Where the stage computes: weights, gradients, optimiser, buckets, teacher, kept, activations, taps, vocabulary."""
+    """Where the stage computes: weights, gradients, optimiser, buckets, teacher, activations, taps, vocabulary, and the
+    fp32 copies that are kept of what does not train in fp32."""
     host_bytes: int
     """In host memory besides, for a stage that computes on a GPU."""
 
@@ -80,8 +82,6 @@ class Workload:
     optimisation: Optimisation
     execution: Execution
     workers: int
-    teacher_sharded: bool = False
-    """The teacher's weights are partitioned over the workers."""
     predicts_tokens: bool = True
     """False for a classifier."""
 
@@ -108,21 +108,22 @@ class Workload:
             "gradients": round(b * trained * (1 if stage < 2 else share)),
             "optimiser": round(trained * (12 * share if stage else 8)),
             "buckets": b * (bucket if self.execution.gpus else min(bucket, trained)) if stage else 0,
-            "teacher": round(b * teacher * (share if self.teacher_sharded else 1)),
+            "teacher": round(b * teacher * (share if stage == 3 and self.execution.shard_teacher else 1)),
             "kept": 4 * (everything if b < 4 else everything - trained),
         }
 
     def _micro_batch(self, micro: int) -> dict[str, int]:
         """What forward and backward passes over `micro` rows add."""
         dense, b = architecture(self.student.config), self._element_bytes
-        activations, recorded = saved_bytes(self.student, micro, self.batch.row_tokens, self.taps)
+        gpu = bool(self.execution.gpus)
+        activations, recorded = saved_bytes(self.student, micro, self.batch.row_tokens, self.taps, gpu=gpu)
         positions = micro * self.batch.row_tokens
         if self.execution.activation_checkpointing:
             blocks = len(dense.blocks)
             activations = activations // blocks + blocks * positions * dense.width * b
         found = {"activations": activations, "taps": 2 * recorded}
         if self.predicts_tokens:
-            device, models = "cuda" if self.execution.gpus else "cpu", 2 if self.losses.kd else 1
+            device, models = "cuda" if gpu else "cpu", 2 if self.losses.kd else 1
             logits = min(CHUNK_ELEMENTS[device], positions * dense.vocab)
             block = min(BLOCK_ELEMENTS[device], logits)
             of_weight = dense.vocab * dense.width if self.student.get_output_embeddings().weight.requires_grad else 0
@@ -152,11 +153,9 @@ def fits(
     execution: Execution,
     ranks: Ranks,
     micro: int,
-    *,
-    teacher_sharded: bool = False,
 ) -> Estimate:
     """The peak of training `objective`, which is not touched, with `micro` rows in a forward pass."""
-    return workload(objective, batch, optimisation, execution, ranks, teacher_sharded=teacher_sharded).estimate(micro)
+    return workload(objective, batch, optimisation, execution, ranks).estimate(micro)
 
 
 def workload(
@@ -165,12 +164,10 @@ def workload(
     optimisation: Optimisation,
     execution: Execution,
     ranks: Ranks,
-    *,
-    teacher_sharded: bool = False,
 ) -> Workload:
     """Copies of an objective's models without values, and how they are trained."""
     return Workload(
-        student=meta_copy(objective.student, training_dtype(optimisation)).train(),
+        student=as_trained(meta_copy(objective.student), optimisation),
         teacher=None if objective.teacher is None else meta_copy(objective.teacher),
         losses=objective.losses,
         taps=objective.taps,
@@ -178,17 +175,27 @@ def workload(
         optimisation=optimisation,
         execution=execution,
         workers=ranks.world,
-        teacher_sharded=teacher_sharded,
         predicts_tokens=isinstance(objective, LanguageModelObjective),
     )
 
 
-def training_dtype(optimisation: Optimisation) -> torch.dtype:
-    """What forward and backward passes compute in."""
-    return torch.bfloat16 if optimisation.precision == "bf16" else torch.float32
+def as_trained(student: PreTrainedModel, optimisation: Optimisation) -> PreTrainedModel:
+    """A student without values, in the precision and the mode that it trains in; modified in place.
+
+    Dropout keyed by sample becomes torch's own, which keeps as much for the backward pass.
+    """
+    for module in list(student.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, SampleDropout):
+                setattr(module, name, nn.Dropout(child.p))
+    for parameter in student.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16 if optimisation.precision == "bf16" else torch.float32)
+    return student.train()
 
 
-def saved_bytes(student: PreTrainedModel, rows: int, tokens: int, taps: Sequence[Tap] = ()) -> tuple[int, int]:
+def saved_bytes(
+    student: PreTrainedModel, rows: int, tokens: int, taps: Sequence[Tap] = (), *, gpu: bool = False
+) -> tuple[int, int]:
     """Bytes that autograd keeps of a forward pass up to the last hidden states, and bytes of what `taps` record.
 
     `student` is on the meta device. A storage counts once, parameters not at all.
@@ -204,7 +211,7 @@ def saved_bytes(student: PreTrainedModel, rows: int, tokens: int, taps: Sequence
 
     ids = torch.zeros(rows, tokens, dtype=torch.int64, device="meta")
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with WithoutValues(), recording(student, taps, "student") as seen, hooks:
+    with WithoutValues(gpu=gpu), recording(student, taps, "student") as seen, hooks:
         hidden = student.base_model(input_ids=ids, use_cache=False).last_hidden_state
     del hidden
     return sum(saved.values()), _recorded_bytes(seen)

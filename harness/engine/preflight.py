@@ -6,16 +6,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 import torch.distributed as dist
 
-from harness.engine.deepspeed_engine import device_of, join_process_group
 from harness.engine.memory import Estimate, Rows, Workload, workload
 from harness.engine.objective import Objective
-from harness.stage import Execution, Ranks, StageFailure
+from harness.engine.process_group import device_of, join_process_group
+from harness.stage import Execution, OutOfMemory, Ranks
 from methods.recipe import Optimisation
 
 PROCESS_BYTES = 3 * 2**28
@@ -27,12 +26,6 @@ CGROUPS = (
 """Where a container's limit and use stand, in both versions."""
 
 
-class DoesNotFit(StageFailure):
-    """A stage needs more memory than there is, however small its micro-batch."""
-
-    failure_class = "out_of_memory"
-
-
 def preflight(
     objective: Objective,
     batch: Rows,
@@ -40,31 +33,28 @@ def preflight(
     execution: Execution,
     ranks: Ranks,
     micro: int,
-    *,
-    teacher_sharded: bool = False,
 ) -> int:
     """The micro-batch to train with: `micro`, or the largest that fits where `execution` leaves the choice.
 
-    Collective: all workers take the smallest that one of them finds. A micro-batch that was asked for is kept.
+    Collective: all workers take the smallest that one of them finds.
 
     Raises:
-        DoesNotFit: on every worker, when one of them has too little memory for a single row, or for the micro-batch
-            that was asked for.
+        OutOfMemory: on every worker, when one of them has too little memory for a single row, or for the micro-batch
+            that was asked for; it names the largest that fits.
     """
-    load = workload(objective, batch, optimisation, execution, ranks, teacher_sharded=teacher_sharded)
+    load = workload(objective, batch, optimisation, execution, ranks)
     limit = _limit(objective, execution, ranks)
-    found = micro if load.estimate(micro).total_bytes <= limit else 0
-    if not found and execution.micro_batch is None:
-        found = largest_micro(load, micro, limit)
+    found = largest_micro(load, micro, limit)
     if ranks.world > 1:
         device = device_of(execution, ranks)
-        join_process_group(device, ranks)
+        join_process_group(device, ranks, execution.collective_timeout_s)
         smallest = torch.tensor(found, device=device)
         dist.all_reduce(smallest, dist.ReduceOp.MIN)
         found = int(smallest)
-    if not found:
+    if not found or (execution.micro_batch and found < micro):
         wanted = micro if execution.micro_batch else 1
-        raise DoesNotFit(f"{shortage(load.estimate(wanted), limit)}; {suggestion(load, micro, limit)}")
+        reason = f"out of memory before the start: micro_batch {wanted} {shortage(load.estimate(wanted), limit)}"
+        raise OutOfMemory(f"{reason}; {suggestion(load, micro, limit)}", found or None)
     return found
 
 
@@ -93,38 +83,37 @@ def suggestion(load: Workload, micro: int, limit: int) -> str:
 
 
 def _changes(load: Workload, micro: int) -> Iterator[tuple[str, Workload, int]]:
-    """A change in words, the stage with it, and the micro-batch to start from."""
-
-    def with_(**fields: Any) -> Workload:
-        return replace(load, execution=replace(load.execution, **fields))
-
+    """A change in words, the stage with it, and the micro-batch to start from; each keeps the ones before."""
     yield "", load, micro
+    words, execution = [], replace(load.execution, activation_checkpointing=True)
     if not load.execution.activation_checkpointing:
-        yield "activation_checkpointing: true", with_(activation_checkpointing=True), micro
-    most = max(load.execution.zero_stage, 3)
-    if load.workers > 1:
-        yield f"zero_stage: {most}", with_(zero_stage=most, activation_checkpointing=True), 1
-    if load.execution.gpus:
-        stage = max(load.execution.zero_stage, 1)
-        yield f"zero_stage: {stage}, offload: true", with_(zero_stage=stage, offload=True), 1
-    for workers in range(load.workers + 1, load.batch.rows + 1):
-        if load.batch.rows % workers == 0:
-            spread = with_(zero_stage=most, workers=workers, activation_checkpointing=True)
-            words = f"workers: {workers}, zero_stage: {most}, activation_checkpointing: true"
-            yield words, replace(spread, workers=workers), 1
+        words.append("activation_checkpointing: true")
+        yield ", ".join(words), replace(load, execution=execution), micro
+    if execution.gpus and not execution.offload:
+        execution = replace(execution, zero_stage=max(1, execution.zero_stage), offload=True)
+        words.append("offload: true")
+        yield ", ".join([*words, f"zero_stage: {execution.zero_stage}"]), replace(load, execution=execution), micro
+    execution = replace(execution, zero_stage=3, shard_teacher=True)
+    words += ["zero_stage: 3", *(["shard_teacher: true"] if load.teacher else [])]
+    for workers in range(load.workers, load.batch.rows + 1):
+        if workers > 1 and load.batch.rows % workers == 0:
+            more = [f"workers: {workers}"] if workers > load.workers else []
+            spread = replace(load, execution=replace(execution, workers=workers), workers=workers)
+            yield ", ".join([*more, *words]), spread, min(micro, load.batch.rows // workers)
 
 
 def _limit(objective: Objective, execution: Execution, ranks: Ranks) -> int:
     """Bytes that this worker may come to hold: what is free, and what its models take already."""
     device = device_of(execution, ranks)
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
     models = [model for model in (objective.student, objective.teacher) if model is not None]
-    held = sum(parameter.numel() * parameter.element_size() for model in models for parameter in model.parameters())
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
-    free = available_bytes() // beside
+    here = [each for model in models for each in model.parameters() if each.device.type == device.type]
+    held = sum(parameter.numel() * parameter.element_size() for parameter in here)
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused + held
+    free = available_bytes() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
     if execution.memory_bytes is not None:
-        free = min(free, execution.memory_bytes - psutil.Process().memory_info().rss)
+        free = min(free, execution.memory_bytes - int(psutil.Process().memory_info().rss))
     return free + held
 
 

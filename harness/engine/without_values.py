@@ -19,9 +19,13 @@ class WithoutValues(TorchFunctionMode):
     """Lets models run whose tensors are on the meta device.
 
     Questions about values are answered as in good training: a mask hides nothing, two results are close, and no padding
-    is among the tokens. Attention without dropout is the fused kernel, which keeps no map, as on the devices that
-    compute; torch has no choice of kernels for the meta device and would take the one that does.
+    is among the tokens. Attention is the fused kernel, which keeps no map, where it is on the device that is meant: a
+    CPU has none with dropout. Torch has no choice of kernels for the meta device and would take the one that keeps it.
     """
+
+    def __init__(self, *, gpu: bool = False) -> None:
+        super().__init__()
+        self.gpu = gpu
 
     def __torch_function__(
         self,
@@ -36,7 +40,7 @@ class WithoutValues(TorchFunctionMode):
                 return True
             if func is Tensor.__contains__:
                 return False
-            if func is F.scaled_dot_product_attention and not options.get("dropout_p"):
+            if func is F.scaled_dot_product_attention and (self.gpu or not options.get("dropout_p")):
                 return _fused(*args, **options)
         return func(*args, **options)
 
@@ -55,16 +59,15 @@ def _fused(
     if groups > 1:
         key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
     run: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    attended: Tensor = run(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+    attended: Tensor = run(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[0]
     return attended
 
 
-def meta_copy(module: nn.Module, dtype: torch.dtype | None = None) -> Any:
-    """The same modules and settings with parameters and buffers on the meta device, in `dtype` where it is given."""
+def meta_copy(module: nn.Module) -> Any:
+    """The same modules and settings with parameters and buffers on the meta device; takes no memory."""
     known: dict[int, Any] = {}
     for tensor in (*module.parameters(), *module.buffers()):
-        kept = dtype if tensor.is_floating_point() else None
-        empty = torch.empty_like(tensor, device="meta", dtype=kept)
+        empty = torch.empty_like(tensor, device="meta")
         is_parameter = isinstance(tensor, nn.Parameter)
         known[id(tensor)] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if is_parameter else empty
     return copy.deepcopy(module, known)
