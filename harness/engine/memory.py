@@ -49,8 +49,13 @@ BLOCK_TENSORS = 4
 class Rows(Protocol):
     """A global batch as far as its size goes; `Batches` is one."""
 
-    rows: int
-    row_tokens: int
+    @property
+    def rows(self) -> int:
+        """Windows or examples."""
+
+    @property
+    def row_tokens(self) -> int:
+        """Of the longest row."""
 
 
 @dataclass(frozen=True, kw_only=True)

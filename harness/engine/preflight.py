@@ -111,15 +111,15 @@ def _limit(objective: Objective, execution: Execution, ranks: Ranks) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused + held
-    free = available_bytes() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
+    free: int = available_bytes() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
     if execution.memory_bytes is not None:
-        free = min(free, execution.memory_bytes - int(psutil.Process().memory_info().rss))
+        free = min(free, execution.memory_bytes - psutil.Process().memory_info().rss)
     return free + held
 
 
 def available_bytes() -> int:
     """Host memory that can still be taken: the machine's, or the container's where that is less."""
-    free = int(psutil.virtual_memory().available)
+    free: int = psutil.virtual_memory().available
     for directory, limit, used in CGROUPS:
         try:
             lines = (line.split() for line in (directory / "memory.stat").read_text().splitlines())
