@@ -31,7 +31,7 @@ from harness.engine.taps import Recording, recording
 from harness.engine.vocabulary import BLOCK_ELEMENTS, CHUNK_ELEMENTS
 from harness.engine.without_values import WithoutValues, meta_copy
 from harness.stage import Execution, Ranks
-from methods.families import architecture
+from methods.families import Architecture, architecture
 from methods.interface import Tap
 from methods.recipe import Losses, Optimisation
 
@@ -119,22 +119,25 @@ class Workload:
 
     def _micro_batch(self, micro: int) -> dict[str, int]:
         """What forward and backward passes over `micro` rows add."""
-        dense, b = architecture(self.student.config), self._element_bytes
-        gpu = bool(self.execution.gpus)
-        activations, recorded = saved_bytes(self.student, micro, self.batch.row_tokens, self.taps, gpu=gpu)
-        positions = micro * self.batch.row_tokens
+        dense, positions = architecture(self.student.config), micro * self.batch.row_tokens
+        saved, recorded = saved_bytes(
+            self.student, micro, self.batch.row_tokens, self.taps, gpu=bool(self.execution.gpus)
+        )
+        lasting, passing = self._vocabulary(dense, positions) if self.predicts_tokens else (0, 0)
         if self.execution.activation_checkpointing:
+            # One block is computed anew at a time, when the vocabulary's logits are gone.
             blocks = len(dense.blocks)
-            activations = activations // blocks + blocks * positions * dense.width * b
-        found = {"activations": activations, "taps": 2 * recorded}
-        if self.predicts_tokens:
-            device, models = "cuda" if gpu else "cpu", 2 if self.losses.kd else 1
-            logits = min(CHUNK_ELEMENTS[device], positions * dense.vocab)
-            block = min(BLOCK_ELEMENTS[device], logits)
-            of_weight = dense.vocab * dense.width if self.student.get_output_embeddings().weight.requires_grad else 0
-            elements = models * (logits + positions * dense.width) + of_weight
-            found["vocabulary"] = b * elements + 4 * BLOCK_TENSORS * block
-        return found
+            saved = blocks * positions * dense.width * self._element_bytes + max(0, saved // blocks - passing)
+        return {"activations": saved, "taps": 2 * recorded, "vocabulary": lasting + passing}
+
+    def _vocabulary(self, dense: Architecture, positions: int) -> tuple[int, int]:
+        """Bytes of the vocabulary's losses that last until the backward pass, and those of chunks of logits."""
+        device, models = "cuda" if self.execution.gpus else "cpu", 2 if self.losses.kd else 1
+        logits = min(CHUNK_ELEMENTS[device], positions * dense.vocab)
+        trains = self.student.get_output_embeddings().weight.requires_grad
+        lasting = models * positions * dense.width + (dense.vocab * dense.width if trains else 0)
+        passing = models * logits * self._element_bytes + 4 * BLOCK_TENSORS * min(BLOCK_ELEMENTS[device], logits)
+        return lasting * self._element_bytes, passing
 
     @property
     def _element_bytes(self) -> int:

@@ -106,24 +106,25 @@ def _limit(objective: Objective, execution: Execution, ranks: Ranks) -> int:
     """Bytes that this worker may come to hold: what is free, and what its models take already."""
     device = device_of(execution, ranks)
     models = [model for model in (objective.student, objective.teacher) if model is not None]
-    here = [each for model in models for each in model.parameters() if each.device.type == device.type]
-    held = sum(parameter.numel() * parameter.element_size() for parameter in here)
+    there = [each for model in models for each in model.parameters() if each.device.type == device.type]
+    held = sum(parameter.numel() * parameter.element_size() for parameter in there)
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused + held
-    free: int = available_bytes() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world)) if ranks.world > 1 else 1
+    free = available_bytes() // here
     if execution.memory_bytes is not None:
-        free = min(free, execution.memory_bytes - psutil.Process().memory_info().rss)
+        free = min(free, execution.memory_bytes - int(psutil.Process().memory_info().rss))
     return free + held
 
 
 def available_bytes() -> int:
     """Host memory that can still be taken: the machine's, or the container's where that is less."""
-    free: int = psutil.virtual_memory().available
+    free = int(psutil.virtual_memory().available)
     for directory, limit, used in CGROUPS:
         try:
             lines = (line.split() for line in (directory / "memory.stat").read_text().splitlines())
-            cache = next(int(size) for name, size in lines if name.removeprefix("total_") == "inactive_file")
+            cache = max(int(size) for name, size in lines if name.removeprefix("total_") == "inactive_file")
             most, held = int((directory / limit).read_text()), int((directory / used).read_text())
         except (OSError, ValueError):
             continue  # not this version, or no limit

@@ -55,9 +55,6 @@ def _fused(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
     run: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     attended: Tensor = run(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[0]
     return attended
