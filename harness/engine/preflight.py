@@ -107,7 +107,7 @@ def _limit(objective: Objective, execution: Execution, ranks: Ranks) -> int:
     device = device_of(execution, ranks)
     models = [model for model in (objective.student, objective.teacher) if model is not None]
     there = [each for model in models for each in model.parameters() if each.device.type == device.type]
-    held = sum(parameter.numel() * parameter.element_size() for parameter in there)
+    held: int = sum(parameter.numel() * parameter.element_size() for parameter in there)
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused + held

@@ -47,7 +47,7 @@ def objective(losses: Losses, **changes: Any) -> LanguageModelObjective:
 @pytest.mark.parametrize(
     "names",
     [
-        ["zero 2, checkpointing", "taught"],
+        pytest.param(["zero 2, checkpointing", "taught"], marks=pytest.mark.distributed),
         pytest.param(list(memory_peaks.CASES), marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
     ],
     ids=["some", "all"],

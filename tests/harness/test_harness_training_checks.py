@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from micro_sweep import recipe, sweep, weighin, write
 
-GIB = 2**30
 TAPS = {"losses": {"ce": 1.0, "taps": 0.1}}
 FINETUNE = {"learning_rate": 1e-3, "batch_examples": 8, "max_length": 16, "losses": {"ce": 1.0, "taps": 0.1}}
 
@@ -106,7 +105,7 @@ def test_batches_that_cannot_be_shared(said: Any, resources: dict[str, Any], mes
 def test_a_plan_says_what_a_worker_needs(planned: Any) -> None:
     stages = planned(methods=["identity", "svd", "staged"], seeds=2)
     teacher, student = stages["teacher micro-gpt2"], stages["distill svd params=0.8 #0"]
-    assert teacher["memory_parts"]["weights"] == 4 * 12_000 * pytest.approx(1, rel=0.1)
+    assert teacher["memory_parts"]["weights"] == pytest.approx(4 * 12_000, rel=0.1)
     assert student["memory_parts"]["weights"] < teacher["memory_parts"]["weights"]
     assert student["memory_parts"]["teacher"] == teacher["memory_parts"]["weights"]
     assert student["memory_bytes"] == sum(student["memory_parts"].values()) < 2**24
@@ -123,6 +122,7 @@ def test_a_plan_warns_where_memory_is_short(plugin: Path, corpus: Path, tmp_path
     path = write(tmp_path / "large.yaml", sweep(corpus, teacher=large, recipes=[long], resources=resources, seeds=2))
     ended = weighin("plan", path, "--store", tmp_path / "store")
     assert ended.code == 0
-    (line,) = (line for line in ended.out.splitlines() if line.startswith("memory"))
-    assert line.startswith("memory  distill svd params=0.8 #0 and 1 more: needs about ")
-    assert " GiB are there; try micro_batch: " in ended.out
+    said = " ".join(ended.out.split())
+    assert said.count("memory distill") == 1
+    assert "memory distill svd params=0.8 #0 and 1 more: needs about " in said
+    assert " GiB are there; try micro_batch: " in said
