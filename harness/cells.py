@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.graph import Stage, ancestors_first
 from harness.spec import Sweep
@@ -14,6 +14,9 @@ from methods.interface import Budget, Method, Phase, Plan, Refusal
 from methods.recipe import Recipe
 from results.record import Control
 from tasks.interface import Task
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,8 @@ class SweepPlan:
     cells: list[CellPlan]
     tasks: Mapping[str, Task]
     mirror: Path | None
+    config: PretrainedConfig
+    """The teacher's."""
     teacher_params: int
     settings: Mapping[str, str]
     """Fine-tuned task -> how it is trained, in words and a digest: rows trained otherwise are not compared."""

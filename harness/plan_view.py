@@ -11,8 +11,10 @@ from rich.text import Text
 
 from harness.cells import SweepPlan
 from harness.driver import State
+from harness.engine.preflight import gib
 from harness.graph import Stage, why_different
 from harness.pricing import CPU_FLOPS, GPU_FLOPS, Price, measured_rate
+from harness.stage_memory import Forecast
 from methods.interface import Plan
 from results.artifacts import Artifacts
 
@@ -33,7 +35,11 @@ def reasons(plan: SweepPlan, states: Mapping[str, State], artifacts: Artifacts) 
 
 
 def plan_json(
-    plan: SweepPlan, states: Mapping[str, State], why: Mapping[str, str], priced: Mapping[str, Price]
+    plan: SweepPlan,
+    states: Mapping[str, State],
+    why: Mapping[str, str],
+    priced: Mapping[str, Price],
+    memory: Mapping[str, Forecast],
 ) -> dict[str, Any]:
     """The plan as data."""
     return {
@@ -46,6 +52,7 @@ def plan_json(
                 if (p := priced.get(s.key))
                 else {}
             )
+            | (_memory_json(memory[s.key]) if s.key in memory else {})
             for s in plan.stages
         ],
         "cells": [
@@ -57,28 +64,53 @@ def plan_json(
     }
 
 
+def _memory_json(forecast: Forecast) -> dict[str, Any]:
+    found = {
+        "memory_bytes": forecast.estimate.total_bytes,
+        "memory_parts": dict(forecast.estimate.parts),
+        "micro_batch": forecast.micro,
+    }
+    return found | ({"warning": forecast.warning} if forecast.warning else {})
+
+
 def render_plan(
     plan: SweepPlan,
     states: Mapping[str, State],
     why: Mapping[str, str],
     priced: Mapping[str, Price],
+    memory: Mapping[str, Forecast],
     artifacts: Artifacts,
 ) -> RenderableType:
     """The plan as two tables and a bill."""
     table = Table(title=f"plan of {plan.sweep.name}", title_justify="left", box=None, header_style="bold")
-    for column in ("stage", "", "key", "tokens", "FLOPs", "note"):
-        table.add_column(column, justify="right" if column in ("tokens", "FLOPs") else "left", overflow="fold")
+    for column in ("stage", "", "key", "tokens", "FLOPs", "GiB", "note"):
+        right = column in ("tokens", "FLOPs", "GiB")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
     for stage in plan.stages:
-        table.add_row(*_row(stage, states[stage.key], why.get(stage.key, ""), priced.get(stage.key)))
+        key = stage.key
+        table.add_row(*_row(stage, states[key], why.get(key, ""), priced.get(key), memory.get(key)))
     skipped = [Text(f"skipped  {cell.name}: {cell.refusal}") for cell in plan.cells if cell.refusal]
-    return Group(table, *skipped, Text(_bill(plan, states, priced, artifacts)))
+    return Group(table, *skipped, *_memory_warnings(plan, memory), Text(_bill(plan, states, priced, artifacts)))
 
 
-def _row(stage: Stage, state: State, why: str, price: Price | None) -> list[RenderableType]:
+def _memory_warnings(plan: SweepPlan, memory: Mapping[str, Forecast]) -> list[Text]:
+    """A line for each that will not fit; stages that share a forecast share the line."""
+    labels: dict[str, list[str]] = {}
+    for stage in plan.stages:
+        if stage.key in memory and memory[stage.key].warning:
+            labels.setdefault(memory[stage.key].warning, []).append(stage.label)
+    return [
+        Text(f"memory  {first}{f' and {len(others)} more' if others else ''}: {warning}", style="yellow")
+        for warning, (first, *others) in labels.items()
+    ]
+
+
+def _row(stage: Stage, state: State, why: str, price: Price | None, forecast: Forecast | None) -> list[RenderableType]:
     styles = {State.CACHED: "green", State.WAITING: "yellow"}
     cost = [f"{price.tokens:,}", f"{price.flops:.2e}"] if price else ["", ""]
     word = Text(_WORDS[state], style=styles.get(state, "red"))
-    return [Text(stage.label), word, stage.key[:8], *cost, Text(why)]
+    memory = gib(forecast.estimate.total_bytes) if forecast else ""
+    return [Text(stage.label), word, stage.key[:8], *cost, memory, Text(why)]
 
 
 def _bill(plan: SweepPlan, states: Mapping[str, State], priced: Mapping[str, Price], artifacts: Artifacts) -> str:

@@ -18,6 +18,7 @@ from harness.stage import Execution
 from harness.step_budget import Training
 from harness.sweep_stages import SweepStages
 from harness.teacher_config import check_positions, check_teacher, teacher_config
+from harness.training_checks import check_comparisons, check_shares
 from methods import fields as method_fields
 from methods import registry as method_registry
 from methods.interface import Budget, Method, MethodError, Plan, Refusal
@@ -106,14 +107,18 @@ class Planner:
             seen.add((cell.row, cell.seed))
         whole = self.reference.method.plan(self.config, None)
         assert isinstance(whole, Plan), "the identity never refuses"
-        return SweepPlan(
+        plan = SweepPlan(
             sweep=self.sweep,
             cells=cells,
             tasks=self.tasks,
             mirror=self.mirror,
             teacher_params=whole.size,
             settings={choice.task: self._settings(choice) for choice in self.sweep.tasks},
+            config=self.config,
         )
+        check_shares(plan)
+        check_comparisons(plan)
+        return plan
 
     def _settings(self, choice: TaskChoice) -> str:
         recipe = choice.finetune or self.sweep.finetune

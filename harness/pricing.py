@@ -42,7 +42,7 @@ def prices(plan: SweepPlan, states: dict[str, State], artifacts: Artifacts) -> d
     for stage in plan.stages:
         if states[stage.key] is not State.WAITING or "recipe" not in stage.params:
             continue
-        size = sizes.get(_compressed_key(stage), teacher)
+        size = sizes.get(compressed_key(stage), teacher)
         tokens = _tokens(stage, plan)
         helped = stage.name != "teacher" and "teacher" in stage.parents and _needs_teacher(stage)
         flops = tokens * (stage.flops_per_token or 6 * size + (2 * teacher if helped else 0))
@@ -57,12 +57,12 @@ def _needs_teacher(stage: Stage) -> bool:
     return bool(losses["kd"] or losses["taps"])
 
 
-def _compressed_key(stage: Stage) -> str:
+def compressed_key(stage: Stage) -> str:
     """Key of the compress stage that a training stage's model came from."""
     parent = stage.parents.get("student") or stage.parents.get("model")
     if parent is None:
         return "teacher"
-    return parent.key if parent.name == "compress" else _compressed_key(parent)
+    return parent.key if parent.name == "compress" else compressed_key(parent)
 
 
 def _model_sizes(plan: SweepPlan) -> dict[str, int]:

@@ -56,18 +56,19 @@ def show_plan(path: Path, store_url: str, mirror: Path | None, overrides: Sequen
     from harness.driver import initial_states
     from harness.plan_view import plan_json, reasons, render_plan
     from harness.pricing import prices
+    from harness.stage_memory import forecasts
 
     plan = _planned(path, mirror, overrides)
     artifacts = Artifacts(Store(_absolute(store_url)))
     states = initial_states(plan, artifacts)
     why = reasons(plan, states, artifacts)
-    priced = prices(plan, states, artifacts)
+    priced, memory = prices(plan, states, artifacts), forecasts(plan, states)
     if as_json:
-        print(json.dumps(plan_json(plan, states, why, priced), indent=1))
+        print(json.dumps(plan_json(plan, states, why, priced, memory), indent=1))
         return
     console = Console()
     console.width = max(console.width, 140) if not console.is_terminal else console.width
-    console.print(render_plan(plan, states, why, priced, artifacts))
+    console.print(render_plan(plan, states, why, priced, memory, artifacts))
 
 
 def _planned(path: Path, mirror: Path | None, overrides: Sequence[str]):  # type: ignore[no-untyped-def]

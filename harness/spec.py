@@ -250,8 +250,12 @@ class Sweep(Strict):
 
     def execution(self, stage: str) -> Execution:
         """Resources of a stage: its own (a trial's those of `distill`), else the sweep's default, else one CPU."""
+        return (self.resources.get(self.resources_of(stage)) or Resources()).execution()
+
+    def resources_of(self, stage: str) -> str:
+        """The key of `resources` that says where a stage runs."""
         names = (stage, *(["distill"] if stage == "tune" else []), "default")
-        return next((self.resources[name] for name in names if name in self.resources), Resources()).execution()
+        return next((name for name in names if name in self.resources), "default")
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:

@@ -11,8 +11,10 @@ from harness.engine import checkpoint
 from harness.engine.batches import Batches
 from harness.engine.checkpoint import TrainState
 from harness.engine.deepspeed_engine import Engine
+from harness.engine.memory import Rows
 from harness.engine.objective import Objective
 from harness.engine.preemption import watching
+from harness.engine.preflight import preflight
 from harness.stage import (
     Checkpoints,
     Diverged,
@@ -73,6 +75,7 @@ def train(
         Preempted: SIGTERM came, to any worker; a checkpoint of the step is written.
     """
     micro = micro_batch(batches, execution, ranks.world)
+    micro = preflight(objective, batches, optimisation, execution, ranks, micro)
     resumed = checkpoints.latest()
     state = checkpoint.load_weights(objective, resumed[1]) if resumed else TrainState()
     engine = Engine(objective, optimisation, execution, ranks, rows=batches.rows, micro=micro)
@@ -117,7 +120,7 @@ def learning_rate(optimisation: Optimisation, step: int, steps: int) -> float:
     return peak
 
 
-def micro_batch(batches: Batches, execution: Execution, world: int) -> int:
+def micro_batch(batches: Rows, execution: Execution, world: int) -> int:
     """Rows per forward pass of one worker: what `execution` says, else the largest divisor that fits.
 
     Raises:

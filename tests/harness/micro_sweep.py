@@ -48,7 +48,7 @@ from random import Random
 import torch
 
 from methods.families import architecture
-from methods.interface import MethodError, Phase, Plan
+from methods.interface import MethodError, Phase, Plan, Tap
 from methods.planning import student_size
 from methods.svd import Svd
 from methods.student import from_teacher
@@ -106,6 +106,23 @@ class Staged(Svd):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tapped(Svd):
+    """Compares whatever it is told to."""
+
+    teacher: str = "transformer.h.0"
+    student: str = "transformer.h.0"
+    kind: str = "output"
+    loss: str = "mse"
+    project: bool = False
+
+    def taps(self, teacher_config, plan):
+        tap = Tap(
+            teacher=self.teacher, student=self.student, kind=self.kind, loss=self.loss, project=self.project
+        )
+        return (tap,)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LeftOnly(Svd):
     """Trains one factor of each matrix and nothing else; only with statistics of the inputs."""
 
@@ -127,6 +144,7 @@ not_a_number = third_party:NotANumber
 too_large = third_party:TooLarge
 staged = third_party:Staged
 left_only = third_party:LeftOnly
+tapped = third_party:Tapped
 unimportable = third_party_broken:Method
 
 [weighin.tasks]
