@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.engine import liger
 from harness.engine.divergences import Divergence, divergence_of, forward_kl
 from harness.stage import StageFailure
 from methods.recipe import Losses
@@ -173,15 +174,24 @@ class VocabularyLoss(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The weighted loss, and its CE and T^2 KL, detached; means over all positions."""
         student, teacher = self._models
+        weight_VD, bias_V = head_weight(student)
         t_weight_VD = t_bias_V = None
         if teacher is not None:
             with torch.no_grad():
                 t_weight_VD, t_bias_V = head_weight(teacher)
+        student_ND, targets_N = student_BTD.flatten(0, 1), targets_BT.flatten()
+        teacher_ND = None if teacher_BTD is None or teacher is None else teacher_BTD.flatten(0, 1)
+        if liger.serves(self._losses, student_ND, bias_V, t_bias_V):
+            return liger.vocabulary_loss(
+                student_ND, weight_VD, targets_N, teacher_ND=teacher_ND, teacher_weight_VD=t_weight_VD,
+                losses=self._losses,
+            )  # fmt: skip
         return vocabulary_loss(
-            student_BTD.flatten(0, 1),
-            *head_weight(student),
-            targets_BT.flatten(),
-            teacher_ND=None if teacher_BTD is None else teacher_BTD.flatten(0, 1),
+            student_ND,
+            weight_VD,
+            bias_V,
+            targets_N,
+            teacher_ND=teacher_ND,
             teacher_weight_VD=t_weight_VD,
             teacher_bias_V=t_bias_V,
             ce=self._losses.ce,
