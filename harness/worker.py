@@ -62,6 +62,8 @@ def _attempt(job: Job, ranks: Ranks, artifacts: Artifacts) -> Outcome:
         return Outcome(key=job.key, status="done", wall_s=wall_s)
     except Exception as error:
         failure_class, reason = classify(error)
+        if failure_class == "out_of_memory":
+            forget_loaded()
         retry = {"micro_batch": error.smaller} if isinstance(error, OutOfMemory) and error.smaller else {}
         if ledger:
             artifacts.discard(job.stage, job.key, job.attempt)
@@ -172,10 +174,8 @@ def _tail(error: Exception) -> str:
 
 
 def forget_loaded() -> None:
-    """Free what fine-tuning stages left in a reused process: it would count as this stage's memory."""
-    from harness.stages.loaded import kept
-
-    kept.clear()
+    """Free what fine-tuning stages keep in a reused process: it counts as the process's memory."""
+    import_module("harness.stages.loaded").forget()
 
 
 def prepare_process(cpus: float, seed: int) -> None:

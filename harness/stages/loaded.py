@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-LIMIT_BYTES = 2**30
+MODEL_BYTES = 2**30
+EXAMPLE_BYTES = 2**29
+"""Apart from the models: examples take longest to make, and models would drive them out."""
 LIMIT_COUNT = 16
 TOKEN_BYTES = 36
 """A token id in a list of Python integers: a pointer and an object."""
@@ -66,7 +68,14 @@ class Kept:
         self._values.clear()
 
 
-kept = Kept(LIMIT_BYTES, LIMIT_COUNT)
+kept_models = Kept(MODEL_BYTES, LIMIT_COUNT)
+kept_examples = Kept(EXAMPLE_BYTES, LIMIT_COUNT)
+
+
+def forget() -> None:
+    """Keep nothing of what was loaded so far."""
+    kept_models.clear()
+    kept_examples.clear()
 
 
 def base_model(directory: Path, num_labels: int, seed: int) -> PreTrainedModel:
@@ -96,8 +105,8 @@ def encoded_examples(
 ) -> Encoded:
     """A split's examples as token ids; `directory` holds the files of `tokenizer`."""
     data = (type(task).__module__, type(task).__qualname__, task.fingerprint(mirror), mirror, split, limit)
-    key = ("examples", data, tokenizer_digest(directory), max_length)
-    return kept.get(
+    key = (data, tokenizer_digest(directory), max_length)
+    return kept_examples.get(
         key,
         lambda: encode(tokenizer, task.examples(split, mirror, limit), max_length),
         lambda encoded: TOKEN_BYTES * int(encoded.lengths.sum()) + 64 * len(encoded.lengths),
@@ -118,8 +127,8 @@ def tokenizer_digest(directory: Path) -> str:
 
 
 def _classifier(directory: Path, num_labels: int) -> PreTrainedModel:
-    return kept.get(
-        ("model", directory, num_labels),
+    return kept_models.get(
+        (directory, num_labels),
         lambda: student.load(directory, head="classification", num_labels=num_labels),
         lambda model: sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())),
     )

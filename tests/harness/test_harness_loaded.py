@@ -13,9 +13,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from harness.executor import Job
 from harness.stage import Context, Execution, NoCheckpoints, silent
 from harness.stages import finetune, loaded
-from harness.worker import prepare_process
+from harness.worker import execute, prepare_process
 from methods import student
 from tasks import embedded, embedded_tasks
 from tasks.embedded_tasks import PydocFollows, PydocReversed
@@ -29,9 +30,9 @@ TASKS = ("PydocReversed", "PydocFollows")
 @pytest.fixture(autouse=True)
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(embedded_tasks, "VALIDATION_SIZE", 24)
-    loaded.kept.clear()
+    loaded.forget()
     yield
-    loaded.kept.clear()
+    loaded.forget()
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def stages(models: Path, output: Path, *, fresh: bool) -> dict[str, Any]:
     for seed, task in ((0, TASKS[0]), (1, TASKS[0]), (0, TASKS[1])):
         for name, options in {"teacher": {}, **({"bf16": bf16} if seed else {}), "student": ILKD}.items():
             if fresh:
-                loaded.kept.clear()
+                loaded.forget()
             teacher = {} if name == "teacher" else {"teacher": output / f"teacher-{task}-{seed}"}
             source = models / ("one" if name == "teacher" else "two")
             found[f"{name}-{task}-{seed}"] = run(
@@ -102,7 +103,7 @@ def stages(models: Path, output: Path, *, fresh: bool) -> dict[str, Any]:
 
 def test_sharing_reads_once_and_changes_no_bit(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = stages(models, tmp_path / "fresh", fresh=True)
-    loaded.kept.clear()
+    loaded.forget()
     reads: list[str] = []
     load, encode = student.load, loaded.encode
 
@@ -162,6 +163,24 @@ def test_artifacts_heads_and_data_are_never_mixed(models: Path) -> None:
     ]
     assert len({str(each.input_ids) for each in different}) == len(different)
     assert loaded.tokenizer_digest(models / "one" / "model") == loaded.tokenizer_digest(models / "two" / "model")
+
+
+def test_a_stage_that_measures_finds_nothing_kept(models: Path, tmp_path: Path) -> None:
+    for alone, left in ((False, 1), (True, 0)):
+        loaded.forget()
+        loaded.base_model(models / "one" / "model", 2, seed=0)
+        job = Job(
+            stage="profile",
+            key=f"{alone}",
+            attempt="1-a",
+            target="json:run",
+            params={},
+            parents={},
+            execution=Execution(alone=alone),
+            store=str(tmp_path),
+        )
+        assert execute(job).status == "failed"
+        assert len(loaded.kept_models) == left
 
 
 def test_what_is_kept_is_bounded() -> None:
