@@ -13,7 +13,7 @@ from harness.cells import CellPlan, SweepPlan
 from harness.driver import State
 from harness.engine.dropout import set_dropout
 from harness.engine.memory import Estimate, Workload, as_trained
-from harness.engine.preflight import PROCESS_BYTES, available_bytes, gib, shortage, suggestion
+from harness.engine.preflight import PROCESS_BYTES, available_bytes, gib, largest_micro, shortage, suggestion
 from harness.engine.trainer import micro_batch
 from harness.graph import Stage
 from harness.meta_models import meta_student, meta_teacher
@@ -82,25 +82,32 @@ def _forecast(stage: Stage, models: _Models) -> Forecast:
         workers=stage.execution.workers,
         predicts_tokens=stage.name != "finetune",
     )
-    micro = micro_batch(batch, stage.execution, stage.execution.workers)
-    estimate = load.estimate(micro)
-    return Forecast(estimate=estimate, micro=micro, warning=_warning(load, micro, estimate))
+    return _of(load, micro_batch(batch, stage.execution, stage.execution.workers))
 
 
-def _warning(load: Workload, micro: int, estimate: Estimate) -> str:
-    declared = load.execution.memory_bytes
+def _of(load: Workload, micro: int) -> Forecast:
+    """With `micro` rows in a forward pass, or as many as fit where the stage may choose."""
+    limit = _limit(load)
+    estimate, chosen = load.estimate(micro), micro
+    if limit is not None and estimate.total_bytes > limit and load.execution.micro_batch is None:
+        chosen = largest_micro(load, micro, limit) or micro
+        estimate = load.estimate(chosen)
+    warning = ""
+    if limit is not None and estimate.total_bytes > limit:
+        warning = f"{shortage(estimate, limit)}; {suggestion(load, chosen, limit)}"
+    declared, beside = load.execution.memory_bytes, estimate.host_bytes + PROCESS_BYTES
+    if not warning and load.execution.gpus and declared is not None and beside > declared:
+        warning = f"needs about {gib(beside)} GiB a worker beside its GPU, memory is {gib(declared)} GiB"
+    return Forecast(estimate=estimate, micro=chosen, warning=warning)
+
+
+def _limit(load: Workload) -> int | None:
+    """Bytes for a worker: this machine's, or as declared; None for a GPU that is not here."""
     if load.execution.gpus:
-        if declared is not None and estimate.host_bytes + PROCESS_BYTES > declared:
-            return f"needs {gib(estimate.host_bytes + PROCESS_BYTES)} GiB beside its GPU, memory is {gib(declared)} GiB"
-        if not torch.cuda.is_available():
-            return ""
-        limit = torch.cuda.mem_get_info()[1]
-    else:
-        limit = available_bytes()
-        limit = limit if declared is None else min(limit, declared - PROCESS_BYTES)
-    if estimate.total_bytes <= limit:
-        return ""
-    return f"{shortage(estimate, max(0, limit))}; {suggestion(load, micro, limit)}"
+        return int(torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
+    declared = load.execution.memory_bytes
+    free = available_bytes()
+    return free if declared is None else max(0, min(free, declared - PROCESS_BYTES))
 
 
 class _Models:

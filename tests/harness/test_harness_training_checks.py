@@ -126,3 +126,7 @@ def test_a_plan_warns_where_memory_is_short(plugin: Path, corpus: Path, tmp_path
     assert said.count("memory distill") == 1
     assert "memory distill svd params=0.8 #0 and 1 more: needs about " in said
     assert " GiB are there; try micro_batch: " in said
+    chosen = weighin("plan", path, "--store", tmp_path / "store", "--set", "resources.distill={memory: 2GiB}", "--json")
+    (distill, _) = (stage for stage in chosen.data["stages"] if stage["stage"] == "distill")
+    assert distill["memory_bytes"] <= 2 * 2**30
+    assert "warning" not in distill
