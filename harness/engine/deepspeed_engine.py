@@ -59,7 +59,7 @@ def decay_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> lis
 def configuration(
     optimisation: Optimisation, execution: Execution, *, rows: int, micro: int, accumulation: int
 ) -> dict[str, Any]:
-    """DeepSpeed's configuration of a stage; the recipe's raw keys win.
+    """DeepSpeed's configuration of a stage; raw keys win, those of the recipe and those that say where and how.
 
     bf16 needs fp32 masters, which stage 0 keeps in another optimizer with other rounding: it runs as stage 1, so that
     the stage never changes a result.
@@ -79,7 +79,7 @@ def configuration(
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
     }
-    return _merged(config, optimisation.deepspeed)
+    return _merged(_merged(config, optimisation.deepspeed), execution.deepspeed)
 
 
 def _merged(config: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -178,7 +178,9 @@ def gkd(vocabulary: int, steps: int) -> tuple[list[float], list[float]]:
 
     def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         ids = torch.stack([torch.cat([row["input_ids"], row["targets"][-1:]]) for row in rows])
-        return {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids), "prompts": ids[:, :1]}
+        labels = ids.clone()
+        labels[:, 0] = -100  # predicted by nothing, but counted by the trainer
+        return {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids), "prompts": ids[:, :1]}
 
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"<pad>": 0}, "<pad>")), pad_token="<pad>", eos_token="<pad>"
@@ -230,7 +232,7 @@ def alone(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def compare(ours: str, peer: str, arguments: argparse.Namespace) -> None:
-    from harness.engine.flops import training_flops
+    from harness.engine.flops import training_flops_per_token
 
     runs: dict[str, list[dict[str, Any]]] = {ours: [], peer: []}
     for _ in range(arguments.rounds):
@@ -245,10 +247,10 @@ def compare(ours: str, peer: str, arguments: argparse.Namespace) -> None:
     apart = max(abs(a - b) / abs(b) for a, b in curves)
     print(f"  ratio            {rate[ours] / rate[peer]:8.2f} x         {memory[ours] / memory[peer]:6.2f} x")
     print(f"  largest relative difference of the loss over {arguments.steps} steps: {apart:.1e}")
-    flops = training_flops(model(arguments.vocabulary, 0), model(arguments.vocabulary, 1), tokens, LENGTH)
+    per_token = training_flops_per_token(model(arguments.vocabulary, 0), model(arguments.vocabulary, 1), LENGTH)
     peak = max(run["matrix_peak"] for found in runs.values() for run in found)
     for name in (ours, peer):
-        share = flops / tokens * rate[name] / peak
+        share = per_token * rate[name] / peak
         print(f"  {name}: {share:.0%} of the {peak / 1e9:.0f} GFLOP/s of a matrix product")
 
 
