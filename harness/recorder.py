@@ -20,8 +20,8 @@ from results.store import Store
 BATCH_S = 5.0
 BATCH_FRACTION = 0.01
 """A batch ends after `BATCH_S` seconds or this fraction of the attempt's time, so that a day has hundreds of them."""
-PATIENCE_S = 20.0
-"""How long the end of a stage waits for a sink."""
+PATIENCE_S = 10.0
+"""How long the end of a stage waits for a sink; one that is asked to end has 30 s in all."""
 
 
 class Recorder:

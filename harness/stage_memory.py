@@ -15,6 +15,7 @@ from harness.engine.dropout import set_dropout
 from harness.engine.memory import Estimate, Workload, as_trained
 from harness.engine.preflight import PROCESS_BYTES, available_bytes, gib, largest_micro, shortage, suggestion
 from harness.engine.trainer import micro_batch
+from harness.engine.without_values import reads_values
 from harness.graph import Stage
 from harness.meta_models import meta_student, meta_teacher
 from harness.pricing import compressed_key
@@ -48,7 +49,7 @@ class Batch:
 
 def forecasts(plan: SweepPlan, states: Mapping[str, State]) -> dict[str, Forecast]:
     """Key -> forecast of each training stage that is still to run; stages that differ in the seed alone share one."""
-    known: dict[str, Forecast] = {}
+    known: dict[str, Forecast | None] = {}
     models = _Models(plan)
     found = {}
     for stage in training_stages(plan):
@@ -58,11 +59,14 @@ def forecasts(plan: SweepPlan, states: Mapping[str, State]) -> dict[str, Forecas
         same = json.dumps([models.name(stage), "teacher" in stage.parents, recipe, execution], default=dict)
         if same not in known:
             known[same] = _forecast(stage, models)
-        found[stage.key] = known[same]
+        forecast = known[same]
+        if forecast is not None:
+            found[stage.key] = forecast
     return found
 
 
-def _forecast(stage: Stage, models: _Models) -> Forecast:
+def _forecast(stage: Stage, models: _Models) -> Forecast | None:
+    """None of a student that cannot run without values."""
     kind = Recipe if stage.name != "finetune" else FineTune
     recipe = kind.model_validate_json(json.dumps(stage.params["recipe"]))
     assert isinstance(recipe, Recipe | FineTune)
@@ -82,7 +86,12 @@ def _forecast(stage: Stage, models: _Models) -> Forecast:
         workers=stage.execution.workers,
         predicts_tokens=stage.name != "finetune",
     )
-    return _of(load, micro_batch(batch, stage.execution, stage.execution.workers))
+    try:
+        return _of(load, micro_batch(batch, stage.execution, stage.execution.workers))
+    except RuntimeError as error:
+        if reads_values(error):
+            return None
+        raise
 
 
 def _of(load: Workload, micro: int) -> Forecast:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from harness.engine.memory import Estimate, Rows, Workload, workload
 from harness.engine.objective import Objective
 from harness.engine.process_group import device_of, join_process_group
+from harness.engine.without_values import reads_values
 from harness.stage import Execution, OutOfMemory, Ranks
 from methods.recipe import Optimisation
 
@@ -44,7 +45,12 @@ def preflight(
     """
     load = workload(objective, batch, optimisation, execution, ranks)
     limit = _limit(objective, execution, ranks)
-    found = largest_micro(load, micro, limit)
+    try:
+        found = largest_micro(load, micro, limit)
+    except RuntimeError as error:
+        if reads_values(error):
+            return micro  # nothing is known of it: an out-of-memory halves the micro-batch
+        raise
     if ranks.world > 1:
         device = device_of(execution, ranks)
         join_process_group(device, ranks, execution.collective_timeout_s)

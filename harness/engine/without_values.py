@@ -68,3 +68,8 @@ def meta_copy(module: nn.Module) -> Any:
         is_parameter = isinstance(tensor, nn.Parameter)
         known[id(tensor)] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if is_parameter else empty
     return copy.deepcopy(module, known)
+
+
+def reads_values(error: BaseException) -> bool:
+    """True of what a layer raises that needs the values of a tensor without any."""
+    return isinstance(error, NotImplementedError) or (isinstance(error, RuntimeError) and "meta" in str(error))

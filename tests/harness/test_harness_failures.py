@@ -13,7 +13,7 @@ from micro_sweep import Ended, board_rows, made, recipe, sweep, weighin, write
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from methods import student
-from results.artifacts import Artifacts
+from results.artifacts import Artifacts, Attempt
 from results.store import Store
 from tasks.tokenizer import train
 
@@ -148,3 +148,55 @@ def test_a_loss_that_is_not_finite_is_an_outcome(plugin: Path, corpus: Path, tea
     assert failed.failure.failure_class == "diverged"
     assert "is not finite at step" in failed.reason
     assert complete.status == "complete"
+
+
+def test_running_out_of_memory_halves_the_micro_batch_and_goes_on(
+    plugin: Path, corpus: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.engine.objective import LanguageModelObjective
+
+    whole = LanguageModelObjective.forward
+
+    def two_rows_at_most(self: Any, batch: Any) -> Any:
+        if len(batch["input_ids"]) > 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return whole(self, batch)
+
+    taught = recipe(losses={"ce": 0.5, "kd": 0.5})
+    (tmp_path / "roomy").mkdir()
+    roomy = Run(tmp_path / "roomy", corpus, teacher, methods=["svd"], recipes=[taught])
+    assert roomy().code == 0
+    monkeypatch.setattr(LanguageModelObjective, "forward", two_rows_at_most)
+    tight = Run(tmp_path, corpus, teacher, methods=["svd"], recipes=[taught])
+    ended = tight()
+    assert ended.code == 0, ended.out
+    assert "out of memory at micro-batch 4" in ended.out
+    assert "goes on with micro_batch 1" in ended.out
+    artifacts = Artifacts(Store(str(tight.store)))
+    (manifest,) = artifacts.manifests("distill")
+    attempts = artifacts.attempts("distill", manifest.key)
+    assert [(a.status, a.failure_class, a.retry) for a in attempts] == [
+        ("failed", "out_of_memory", {"micro_batch": 2}),
+        ("failed", "out_of_memory", {"micro_batch": 1}),
+        ("done", "", {}),
+    ]
+    assert manifest.execution["micro_batch"] == 1
+    (expected,) = Artifacts(Store(str(roomy.store))).manifests("distill")
+    assert manifest.result["final_loss"] == pytest.approx(expected.result["final_loss"], rel=1e-5)
+    assert tight.rows()["svd"]["status"] == "complete"
+
+
+def test_a_driver_that_died_after_an_out_of_memory_goes_on_with_less(
+    plugin: Path, corpus: Path, teacher: Path, tmp_path: Path
+) -> None:
+    run = Run(tmp_path, corpus, teacher, methods=["svd"], recipes=[recipe()])
+    run("run", "--set", "recipes=[none]")
+    plan = weighin("plan", run.path, "--store", run.store, "--json").data
+    (key,) = (stage["key"] for stage in plan["stages"] if stage["label"].startswith("distill"))
+    lost = {"failure_class": "out_of_memory", "reason": "out of memory", "retry": {"micro_batch": 2}}
+    Artifacts(Store(str(run.store))).note(
+        Attempt(id="20260101T000000", stage="distill", key=key, status="failed", **lost)
+    )
+    assert run().code == 0
+    (manifest,) = Artifacts(Store(str(run.store))).manifests("distill")
+    assert manifest.execution["micro_batch"] == 2
