@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layout_worker import curves as layout_curves
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(180)]
 
@@ -147,3 +148,14 @@ def test_a_checkpoint_resumes_at_another_world_size_and_stage(curves, world, sta
     resumed = curves[world - 1][f"resumed{stages}"]["loss"]
     assert len(resumed) == 10
     np.testing.assert_allclose(resumed, curves[0]["whole"]["loss"], rtol=1e-6)
+
+
+def test_dropout_and_a_sharded_teacher_give_the_same_curve_on_two_workers(tmp_path):
+    runs = [
+        {"name": f"zero {stage}", "steps": 20, "zero_stage": stage, "micro_batch": 2, "dropout": 0.1}
+        | {"shard_teacher": stage == 3}
+        for stage in (0, 3)
+    ]
+    one, two = (layout_curves(world, tmp_path / str(world), runs) for world in (1, 2))
+    for curve in (one["zero 3"], *two.values()):
+        np.testing.assert_allclose(curve, one["zero 0"], rtol=1e-5)
