@@ -40,9 +40,8 @@ def main() -> None:
 
 def show(dropout: float, found: dict[str, list[float]]) -> None:
     reference = found[f"1 0 {MICRO_BATCHES[0]}"]
-    print(f"\ndropout {dropout:g}, loss {reference[0]:.3f} -> {reference[-1]:.3f}; ZeRO 3, micro-batch 1 shards the teacher")
-        f"\ndropout {dropout:g}, loss {reference[0]:.3f} -> {reference[-1]:.3f}; ZeRO 3, micro-batch 1: sharded teacher"
-    )
+    shown = f"loss {reference[0]:.3f} -> {reference[-1]:.3f}"
+    print(f"\ndropout {dropout:g}, {shown}; at ZeRO 3 and micro-batch 1 the teacher is sharded")
     print("workers  micro-batch   ZeRO 0   ZeRO 1   ZeRO 2   ZeRO 3")
     for world in (1, 2, 4):
         for micro in MICRO_BATCHES:
