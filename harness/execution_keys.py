@@ -19,11 +19,9 @@ EXECUTION_KEYS = frozenset(
         "csv_monitor",
         "dump_state",
         "flops_profiler",
-        "gradient_accumulation_steps",
         "memory_breakdown",
         "steps_per_print",
         "tensorboard",
-        "train_micro_batch_size_per_gpu",
         "wall_clock_breakdown",
         "zero_optimization",
     }

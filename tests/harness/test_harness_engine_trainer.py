@@ -11,6 +11,7 @@ from engine_fixture import RECIPE, TAPS, Interrupted, Kept, batches, interrupt_a
 from transformers import GPT2ForSequenceClassification
 
 from harness.engine.batches import ExampleBatches
+from harness.engine.deepspeed_engine import configuration
 from harness.engine.dropout import set_dropout
 from harness.engine.flops import forward_flops_per_token, training_flops_per_token
 from harness.engine.objective import ClassificationObjective
@@ -209,3 +210,10 @@ def test_flops_of_a_layer_that_reads_values_are_counted_by_running_it():
     reads.lm_head = ReadsValues(16, 61, bias=False)
     assert forward_flops_per_token(reads, 8) == forward_flops_per_token(plain, 8)
     assert {parameter.device.type for parameter in reads.parameters()} == {"cpu"}
+
+
+def test_raw_keys_of_execution_reach_deepspeed():
+    raw = {"zero_optimization": {"stage": 2, "reduce_bucket_size": 1000}}
+    found = configuration(RECIPE, Execution(zero_stage=1, deepspeed=raw), rows=8, micro=2, accumulation=4)
+    expected = {"stage": 2, "reduce_bucket_size": 1000, "stage3_param_persistence_threshold": 0}
+    assert found["zero_optimization"] == expected

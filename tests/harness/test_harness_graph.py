@@ -58,7 +58,7 @@ def test_only_times_depend_on_the_number_of_cpus(planned: Planned) -> None:
     assert changed(planned(), planned("resources.default.cpus=2")) == {"profile"}
 
 
-@pytest.mark.parametrize("key", ["gradient_accumulation_steps", "zero_optimization", "steps_per_print"])
+@pytest.mark.parametrize("key", ["zero_optimization", "steps_per_print"])
 def test_raw_deepspeed_keys_of_execution_are_not_in_a_key(planned: Planned, key: str) -> None:
     raw = planned(recipes=[recipe(losses={"ce": 0.5, "kd": 0.5}, deepspeed={key: {"x": 1}})])
     assert changed(planned(), raw) == set()
