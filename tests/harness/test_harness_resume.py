@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from micro_sweep import board_rows, made, recipe, sweep, weighin, write
 
@@ -190,3 +191,36 @@ def test_a_worker_that_is_asked_to_end(run: Run, undisturbed: Run) -> None:
     assert re.fullmatch(r"asked to end \(SIGTERM\) after step \d+; its checkpoint is kept", first.reason)
     assert run.student().attempt == second.id
     assert run.quality_and_size() == undisturbed.quality_and_size()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_gang_of_which_one_worker_is_asked_to_end(
+    rank: int, undisturbed: Run, plugin: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """All workers leave a checkpoint of the same step, whichever was asked, and the next gang goes on from it."""
+    shutil.copytree(undisturbed.store, tmp_path / "store")
+    for gone in ("records", *(f"artifacts/{stage}" for stage in AFRESH)):
+        shutil.rmtree(tmp_path / "store" / gone)
+    long = recipe(tokens=STEPS * 128, losses={"ce": 0.5, "kd": 0.5})
+    resources = {"distill": {"workers": 2, "cpus": 0.5, "checkpoint_every_s": 1000}}
+    run = Run(
+        write(tmp_path / "gang.yaml", sweep(corpus, recipes=[long], resources=resources)), tmp_path / "store", plugin
+    )
+    with run.driver() as process:
+        wait(lambda: any(line.progress.get("done", 0) > 20 for line in run.distillation()))
+        (asked,) = run.distillation()
+        os.kill(asked.where["pid"] if rank == 0 else other_worker(asked.where["pid"]), signal.SIGTERM)
+        said, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+    first, second = run.distillation()
+    assert re.fullmatch(r"asked to end \(SIGTERM\) after step \d+; its checkpoint is kept", first.reason)
+    assert (first.failure_class, second.status) == ("infrastructure", "done")
+    (whole,) = undisturbed.artifacts.manifests("distill")
+    assert run.student().result["final_loss"] == pytest.approx(whole.result["final_loss"], rel=1e-5)
+
+
+def other_worker(pid: int) -> int:
+    """The gang's other process: it has the same parent and the same name."""
+    family = psutil.Process(pid).parent().children()
+    (other,) = (each.pid for each in family if "RayTrainWorker" in " ".join(each.cmdline()) and each.pid != pid)
+    return other
