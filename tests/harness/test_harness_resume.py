@@ -202,7 +202,7 @@ def test_a_gang_of_which_one_worker_is_asked_to_end(
     for gone in ("records", *(f"artifacts/{stage}" for stage in AFRESH)):
         shutil.rmtree(tmp_path / "store" / gone)
     long = recipe(tokens=STEPS * 128, losses={"ce": 0.5, "kd": 0.5})
-    resources = {"distill": {"workers": 2, "cpus": 0.5, "checkpoint_every_s": 1000}}
+    resources = {"distill": {"workers": 2, "checkpoint_every_s": 1000}}
     run = Run(
         write(tmp_path / "gang.yaml", sweep(corpus, recipes=[long], resources=resources)), tmp_path / "store", plugin
     )
