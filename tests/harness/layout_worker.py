@@ -13,26 +13,38 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 
 
-def launch(world: int, out: Path, runs: Sequence[dict[str, Any]]) -> list[subprocess.Popen[str]]:
-    """Start the workers of a gang; each has one thread."""
+@contextmanager
+def gang(world: int, out: Path, runs: Sequence[dict[str, Any]]) -> Iterator[list[subprocess.Popen[str]]]:
+    """The workers of a gang, each with one thread; none outlives the block."""
+    workers = _launch(world, out, runs)
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.kill()
+                worker.communicate()
+
+
+def _launch(world: int, out: Path, runs: Sequence[dict[str, Any]]) -> list[subprocess.Popen[str]]:
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     out.mkdir(parents=True, exist_ok=True)
-    gang = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     paths = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
     command = [sys.executable, __file__, json.dumps({"out": str(out), "runs": list(runs)})]
     return [
         subprocess.Popen(
-            command, env=os.environ | gang | {"RANK": str(rank), "PYTHONPATH": paths}, text=True,
+            command, env=os.environ | shared | {"RANK": str(rank), "PYTHONPATH": paths}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
         for rank in range(world)
@@ -48,10 +60,16 @@ def finish(workers: Sequence[subprocess.Popen[str]], timeout_s: float = 300) -> 
     return ended
 
 
+def complete(world: int, out: Path, runs: Sequence[dict[str, Any]]) -> None:
+    """Run a gang that is expected to finish."""
+    with gang(world, out, runs) as workers:
+        for status, said in finish(workers):
+            assert status == 0, said[-4000:]
+
+
 def curves(world: int, out: Path, runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     """Name of a run -> its losses, from a gang that is expected to finish."""
-    for status, said in finish(launch(world, out, runs)):
-        assert status == 0, said[-4000:]
+    complete(world, out, runs)
     return {run["name"]: json.loads((out / f"{run['name']}.json").read_text()) for run in runs}
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from layout_worker import finish, launch
+from layout_worker import complete, finish, gang
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.timeout(240)
@@ -24,7 +26,7 @@ GRACE_S = 60
 MODES = ("rank 0", "rank 1", "all", "sigterm")
 
 
-def trial(seed: int) -> dict[str, object]:
+def trial(seed: int) -> dict[str, Any]:
     draw = random.Random(seed)
     mode = MODES[seed % 4]
     layout = (2, draw.randrange(4))
@@ -50,8 +52,7 @@ def whole(layout: tuple[int, int], root: Path) -> dict[str, torch.Tensor]:
     """The weights of a run that nothing happens to."""
     out = root / f"whole-{layout[0]}-{layout[1]}"
     if not (out / "run.safetensors").exists():
-        for status, said in finish(launch(layout[0], out, options(layout))):
-            assert status == 0, said[-3000:]
+        complete(layout[0], out, options(layout))
     return load_file(out / "run.safetensors")
 
 
@@ -65,30 +66,35 @@ def test_a_killed_gang_resumes_to_the_same_weights(seed: int, root: Path, tmp_pa
     plan = trial(seed)
     before, after = plan["before"], plan["after"]
     store = str(tmp_path / "store")
-    workers = launch(before[0], tmp_path / "killed", options(before, store=store, attempt="a"))
-    until = time.monotonic() + 120
-    while min(step_of(tmp_path / "killed", rank) for rank in (0, 1)) < plan["step"]:
-        assert all(worker.poll() is None for worker in workers), [w.communicate()[0][-3000:] for w in workers]
-        assert time.monotonic() < until
-        time.sleep(0.002)
-    victims = {"rank 0": workers[:1], "rank 1": workers[1:], "all": workers, "sigterm": workers[seed % 8 // 4 :][:1]}
-    for victim in victims[plan["mode"]]:
-        victim.send_signal(signal.SIGTERM if plan["mode"] == "sigterm" else signal.SIGKILL)
-    started = time.monotonic()
-    ended = finish(workers, timeout_s=GRACE_S)
-    assert time.monotonic() - started < (30 if plan["mode"] == "sigterm" else GRACE_S)
+    with gang(before[0], tmp_path / "killed", options(before, store=store, attempt="a")) as workers:
+        ended, took_s = disturb(workers, plan, tmp_path / "killed", seed)
+    assert took_s < (30 if plan["mode"] == "sigterm" else GRACE_S)
     assert all(status != 0 for status, _ in ended), plan
     if plan["mode"] == "sigterm":
         assert all("SIGTERM) after step" in said for _, said in ended), ended
-    resumed = launch(after[0], tmp_path / "resumed", options(after, store=store, attempt="b"))
-    for status, said in finish(resumed):
-        assert status == 0, said[-3000:]
+    complete(after[0], tmp_path / "resumed", options(after, store=store, attempt="b"))
     ours, expected = load_file(tmp_path / "resumed" / "run.safetensors"), whole(before, root)
     distance = apart(ours, expected)
     print(f"\n{seed:2} {plan['mode']:8} at step {plan['step']:2}, {before} -> {after}: {distance:.1e}", end="")
     if before == after:
         assert all(torch.equal(ours[name], expected[name]) for name in expected), plan
     assert distance <= 1e-5, plan
+
+
+def disturb(
+    workers: list[subprocess.Popen[str]], plan: dict[str, Any], out: Path, seed: int
+) -> tuple[list[tuple[int, str]], float]:
+    """Kill at the step that the plan says; how all workers ended, and seconds until the last one had."""
+    until = time.monotonic() + 120
+    while min(step_of(out, rank) for rank in (0, 1)) < plan["step"]:
+        assert all(worker.poll() is None for worker in workers), [w.communicate()[0][-3000:] for w in workers]
+        assert time.monotonic() < until, "the gang did not get to the step in time"
+        time.sleep(0.002)
+    victims = {"rank 0": workers[:1], "rank 1": workers[1:], "all": workers, "sigterm": workers[seed % 8 // 4 :][:1]}
+    for victim in victims[plan["mode"]]:
+        victim.send_signal(signal.SIGTERM if plan["mode"] == "sigterm" else signal.SIGKILL)
+    started = time.monotonic()
+    return finish(workers, timeout_s=GRACE_S), time.monotonic() - started
 
 
 def apart(ours: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
