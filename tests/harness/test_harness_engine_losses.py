@@ -63,3 +63,29 @@ def test_attention_kl_in_blocks_equals_whole_maps(masked):
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
     for grad, whole in zip(torch.autograd.grad(3 * ours, (q_s, k_s)), expected_grads, strict=True):
         torch.testing.assert_close(grad, 3 * whole, rtol=1e-10, atol=1e-10)
+
+
+NAIVE = {
+    "mse": lambda s, t: ((s - t) ** 2).sum(-1) / s.shape[-1],
+    "cosine": lambda s, t: 1 - (s * t).sum(-1) / (s.pow(2).sum(-1).sqrt() * t.pow(2).sum(-1).sqrt()),
+    "kl": lambda s, t: (t.softmax(-1) * (t.softmax(-1) / s.softmax(-1)).log()).sum(-1),
+}
+
+
+@pytest.mark.parametrize("name", NAIVE)
+def test_the_losses_of_taps_and_their_gradients_equal_the_naive_formula(name):
+    student, teacher = (torch.tensor(rows(seed, 2, 3, 5), requires_grad=True) for seed in (0, 1))
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    ours = losses.mean_over_positions(losses.BY_NAME[name](student, teacher), mask)
+    naive = NAIVE[name](student, teacher)
+    expected = ((naive[0, 0] + naive[0, 1]) / 2 + naive[1, 0]) / 2
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+    grads = (torch.autograd.grad(loss, student)[0] for loss in (ours, expected))
+    torch.testing.assert_close(*grads, rtol=1e-10, atol=1e-10)
+
+
+def test_cross_entropys_gradient_equals_softmax_minus_one_hot():
+    logits, targets = torch.tensor(rows(0, 5, 7), requires_grad=True), torch.tensor([0, 6, 3, 3, 1])
+    (grad,) = torch.autograd.grad(losses.cross_entropy(logits, targets).sum(), logits)
+    expected = logits.detach().softmax(-1) - torch.nn.functional.one_hot(targets, 7)
+    torch.testing.assert_close(grad, expected, rtol=1e-10, atol=1e-10)
