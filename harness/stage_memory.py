@@ -14,7 +14,7 @@ from harness.driver import State
 from harness.engine.dropout import set_dropout
 from harness.engine.memory import Estimate, Workload, as_trained
 from harness.engine.preflight import PROCESS_BYTES, available_bytes, gib, largest_micro, shortage, suggestion
-from harness.engine.trainer import micro_batch
+from harness.engine.shares import micro_batch
 from harness.engine.without_values import reads_values
 from harness.graph import Stage
 from harness.meta_models import meta_student, meta_teacher

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.cells import CellPlan, SweepPlan
+from harness.engine.shares import divisors
 from harness.errors import SpecError
 from harness.graph import Stage
 from harness.meta_models import meta_student, meta_teacher
@@ -58,8 +59,8 @@ def batch_rows(stage: Stage) -> tuple[int, str]:
 
 def _near(number: int, whole: int) -> str:
     """The divisors of `whole` next to `number`: `2 or 4`."""
-    divisors = [n for n in range(1, whole + 1) if whole % n == 0]
-    below, above = [n for n in divisors if n < number][-1:], [n for n in divisors if n > number][:1]
+    whole_parts = divisors(whole)
+    below, above = [n for n in whole_parts if n < number][-1:], [n for n in whole_parts if n > number][:1]
     return " or ".join(map(str, below + above))
 
 

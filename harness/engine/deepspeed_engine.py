@@ -31,8 +31,9 @@ UNCLIPPED = 1e30
 """A gradient norm that none reaches: DeepSpeed measures the norm only where it may have to clip, and not at stage 0."""
 
 
-def _deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, imported quietly and told to compile nothing."""
+def _deepspeed(device: torch.device, ranks: Ranks) -> Any:
+    """DeepSpeed, imported quietly, told which of its machine's workers this is and to compile nothing."""
+    os.environ["LOCAL_RANK"] = str(ranks.local_rank)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -133,8 +134,7 @@ class Engine:
                 self._set_full(name, "weight", self._kept[name])
 
     def _initialize(self, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:
-        deepspeed = _deepspeed(self.device)
-        os.environ["LOCAL_RANK"] = str(self.ranks.local_rank)
+        deepspeed = _deepspeed(self.device, self.ranks)
         if self.zero_stage == 3:
             for module, parameters in self.objective.read_elsewhere():
                 for parameter in parameters:
@@ -157,11 +157,9 @@ class Engine:
         if not sharded:
             teacher.to(self.device)
             return None
-        deepspeed = _deepspeed(self.device)
-        os.environ["LOCAL_RANK"] = str(self.ranks.local_rank)
-        inference = {name: config[name] for name in config if name not in ("optimizer", "scheduler")}
+        deepspeed = _deepspeed(self.device, self.ranks)
         with _quiet():
-            engine, *_ = deepspeed.initialize(model=teacher, config=inference)
+            engine, *_ = deepspeed.initialize(model=teacher, config=config)
         engine.eval()
         self.objective.gathering = deepspeed.zero.GatheredParameters
         return engine

@@ -6,6 +6,7 @@ gradients agree up to rounding. `pip install liger-kernel` is all that it takes.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -17,7 +18,12 @@ from methods.recipe import Losses
 def serves(losses: Losses, student_ND: Tensor, *biases: Tensor | None) -> bool:
     """True where Liger has kernels for these losses: on a GPU, without biases and without a truncated teacher."""
     known = losses.divergence != "tvd" and losses.top_k is None and all(bias is None for bias in biases)
-    return known and student_ND.is_cuda and all(find_spec(name) is not None for name in ("liger_kernel", "triton"))
+    return known and student_ND.is_cuda and _installed()
+
+
+@cache
+def _installed() -> bool:
+    return all(find_spec(name) is not None for name in ("liger_kernel", "triton"))
 
 
 def vocabulary_loss(

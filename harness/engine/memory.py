@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from harness.engine.deepspeed_engine import configuration
 from harness.engine.dropout import SampleDropout
 from harness.engine.objective import LanguageModelObjective, Objective
+from harness.engine.shares import Rows
 from harness.engine.taps import Recording, recording
 from harness.engine.vocabulary import BLOCK_ELEMENTS, CHUNK_ELEMENTS
 from harness.engine.without_values import WithoutValues, meta_copy
@@ -44,18 +45,6 @@ LIVE_ELEMENTS = 1_000_000_000
 """DeepSpeed's default of `stage3_max_live_parameters`: weights gathered at once."""
 BLOCK_TENSORS = 4
 """Tensors of `BLOCK_ELEMENTS` in fp32 between a block of logits and its gradient."""
-
-
-class Rows(Protocol):
-    """A global batch as far as its size goes; `Batches` is one."""
-
-    @property
-    def rows(self) -> int:
-        """Windows or examples."""
-
-    @property
-    def row_tokens(self) -> int:
-        """Of the longest row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,18 +141,6 @@ class Workload:
         rows = self.batch.rows
         config = configuration(self.optimisation, self.execution, rows=rows, micro=1, accumulation=1)
         return int(config["zero_optimization"].get(key, default))
-
-
-def fits(
-    objective: Objective,
-    batch: Rows,
-    optimisation: Optimisation,
-    execution: Execution,
-    ranks: Ranks,
-    micro: int,
-) -> Estimate:
-    """The peak of training `objective`, which is not touched, with `micro` rows in a forward pass."""
-    return workload(objective, batch, optimisation, execution, ranks).estimate(micro)
 
 
 def workload(

@@ -11,9 +11,10 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from harness.engine.memory import Estimate, Rows, Workload, workload
+from harness.engine.memory import Estimate, Workload, workload
 from harness.engine.objective import Objective
 from harness.engine.process_group import device_of, join_process_group
+from harness.engine.shares import Rows, divisors
 from harness.engine.without_values import reads_values
 from harness.stage import Execution, OutOfMemory, Ranks
 from methods.recipe import Optimisation
@@ -67,7 +68,7 @@ def preflight(
 def largest_micro(load: Workload, micro: int, limit: int) -> int:
     """The largest divisor of a worker's share, at most `micro`, whose peak is within `limit` bytes; 0 if none is."""
     share = load.batch.rows // load.workers
-    sizes = (size for size in range(micro, 0, -1) if share % size == 0)
+    sizes = (size for size in reversed(divisors(share)) if size <= micro)
     return next((size for size in sizes if load.estimate(size).total_bytes <= limit), 0)
 
 

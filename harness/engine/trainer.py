@@ -11,10 +11,10 @@ from harness.engine import checkpoint
 from harness.engine.batches import Batches
 from harness.engine.checkpoint import TrainState
 from harness.engine.deepspeed_engine import Engine
-from harness.engine.memory import Rows
 from harness.engine.objective import Objective
 from harness.engine.preemption import watching
 from harness.engine.preflight import preflight
+from harness.engine.shares import micro_batch, smaller
 from harness.stage import (
     Checkpoints,
     Diverged,
@@ -23,16 +23,12 @@ from harness.stage import (
     Preempted,
     Progress,
     Ranks,
-    StageFailure,
     Telemetry,
     is_out_of_memory,
     silent,
     unrecorded,
 )
 from methods.recipe import Optimisation
-
-MICRO_BATCH_TOKENS = {"cpu": 2**12, "cuda": 2**14}
-"""Tokens of one forward pass of one worker, where `Execution.micro_batch` does not say how many rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,31 +116,6 @@ def learning_rate(optimisation: Optimisation, step: int, steps: int) -> float:
     return peak
 
 
-def micro_batch(batches: Rows, execution: Execution, world: int) -> int:
-    """Rows per forward pass of one worker: what `execution` says, else the largest divisor that fits.
-
-    Raises:
-        StageFailure: the workers' shares are not whole, or the micro-batch does not divide them.
-    """
-    if batches.rows % world:
-        raise StageFailure(f"a global batch of {batches.rows} rows cannot be shared equally by {world} workers")
-    share = batches.rows // world
-    if execution.micro_batch:
-        if share % execution.micro_batch:
-            near = min(_divisors(share), key=lambda n: abs(n - (execution.micro_batch or 1)))
-            raise StageFailure(
-                f"micro_batch {execution.micro_batch} does not divide a worker's {share} rows of the global batch; "
-                f"nearest: {near}"
-            )
-        return execution.micro_batch
-    most = MICRO_BATCH_TOKENS["cuda" if execution.gpus else "cpu"] // batches.row_tokens
-    return max(n for n in _divisors(share) if n <= max(1, most))
-
-
-def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]
-
-
 def _step(engine: Engine, batches: Batches, micro: int, state: TrainState, rate: float) -> tuple[int, float]:
     """One optimiser step and its line in the curve; the tokens and seconds it took."""
     started = time.perf_counter()
@@ -171,21 +142,16 @@ def _agree(engine: Engine, state: TrainState) -> None:
 
 def _numbers(state: TrainState, micro: int, share: int) -> dict[str, float]:
     """What a watcher is shown, and what the ledger knows of a worker that the system kills for its memory."""
-    smaller = _smaller(micro, share)
-    next_try = {"smaller_micro_batch": smaller} if smaller else {}
+    less = smaller(micro, share)
+    next_try = {"smaller_micro_batch": less} if less else {}
     return {"loss": state.curve[-1]["loss"], "tokens_per_s": state.tokens / state.seconds} | next_try
 
 
-def _smaller(micro: int, share: int) -> int | None:
-    """The micro-batch after `micro`: half of it, or the largest divisor of a worker's share below that."""
-    return max((n for n in _divisors(share) if n <= micro // 2), default=None)
-
-
 def _out_of_memory(micro: int, share: int, error: BaseException) -> OutOfMemory:
-    smaller = _smaller(micro, share)
-    advice = "" if smaller else "; more workers, a higher zero_stage or activation_checkpointing need less"
+    less = smaller(micro, share)
+    advice = "" if less else "; more workers, a higher zero_stage or activation_checkpointing need less"
     reason = f"{error}".strip().split("\n")[0] or type(error).__name__
-    return OutOfMemory(f"out of memory at micro-batch {micro}{advice} ({reason})", smaller)
+    return OutOfMemory(f"out of memory at micro-batch {micro}{advice} ({reason})", less)
 
 
 def _save(

@@ -80,6 +80,28 @@ class Clock:
         return list(np.diff(self.at))
 
 
+def ticking(clock: Clock) -> Any:
+    """A trainer's callback that tells the clock of every step."""
+    from transformers import TrainerCallback
+
+    class Timing(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            clock.tick()
+
+    return Timing()
+
+
+class InOrder:
+    """A trainer that reads its rows as they come."""
+
+    train_dataset: Any
+
+    def _get_train_sampler(self, *_: Any) -> Any:
+        from torch.utils.data import SequentialSampler
+
+        return SequentialSampler(self.train_dataset)
+
+
 def _arguments(cls: Any, steps: int, folder: str, **more: Any) -> Any:
     return cls(
         output_dir=folder, per_device_train_batch_size=ROWS, max_steps=steps, learning_rate=RATE, weight_decay=0.0,
@@ -100,13 +122,12 @@ def _rows(vocabulary: int, steps: int) -> list[dict[str, torch.Tensor]]:
 
 def trainer(vocabulary: int, steps: int) -> tuple[list[float], list[float]]:
     """`Trainer` with the usual loss: CE, T^2 KL and the mean squared error of every block's output."""
-    from torch.utils.data import SequentialSampler
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import Trainer, TrainingArguments
 
     curve: list[float] = []
     clock = Clock()
 
-    class Distillation(Trainer):
+    class Distillation(InOrder, Trainer):
         teacher: Any
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
@@ -124,13 +145,6 @@ def trainer(vocabulary: int, steps: int) -> tuple[list[float], list[float]]:
             curve.append(loss.item())
             return loss
 
-        def _get_train_sampler(self, *_: Any) -> Any:
-            return SequentialSampler(self.train_dataset)
-
-    class Timing(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            clock.tick()
-
     # The last hidden state that transformers reports is behind the final norm; the last block's output is not.
     outputs: dict[str, torch.Tensor] = {}
 
@@ -145,7 +159,7 @@ def trainer(vocabulary: int, steps: int) -> tuple[list[float], list[float]]:
             model=student,
             args=_arguments(TrainingArguments, steps, folder),
             train_dataset=_rows(vocabulary, steps),
-            callbacks=[Timing()],
+            callbacks=[ticking(clock)],
         )
         peer.teacher = teacher
         peer.train()
@@ -156,25 +170,17 @@ def gkd(vocabulary: int, steps: int) -> tuple[list[float], list[float]]:
     """TRL's GKD trainer off policy: KL(teacher || student) at temperature 1 and nothing else."""
     from datasets import Dataset
     from tokenizers import Tokenizer, models
-    from torch.utils.data import SequentialSampler
-    from transformers import PreTrainedTokenizerFast, TrainerCallback
+    from transformers import PreTrainedTokenizerFast
     from trl.experimental.gkd import GKDConfig, GKDTrainer  # type: ignore[import-not-found]
 
     curve: list[float] = []
     clock = Clock()
 
-    class Recording(GKDTrainer):  # type: ignore[misc]
+    class Recording(InOrder, GKDTrainer):  # type: ignore[misc]
         def compute_loss(self, *arguments: Any, **options: Any) -> Any:
             loss = super().compute_loss(*arguments, **options)
             curve.append(loss.item())
             return loss
-
-        def _get_train_sampler(self, *_: Any) -> Any:
-            return SequentialSampler(self.train_dataset)
-
-    class Timing(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            clock.tick()
 
     def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         ids = torch.stack([torch.cat([row["input_ids"], row["targets"][-1:]]) for row in rows])
@@ -193,7 +199,7 @@ def gkd(vocabulary: int, steps: int) -> tuple[list[float], list[float]]:
             data_collator=collate,
             train_dataset=Dataset.from_list(_rows(vocabulary, steps)).with_format("torch"),
             processing_class=tokenizer,
-            callbacks=[Timing()],
+            callbacks=[ticking(clock)],
         )
         peer.train()
     return curve, clock.steps

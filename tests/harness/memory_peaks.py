@@ -15,7 +15,7 @@ import numpy as np
 from engine_fixture import TAPS, model, run
 
 from harness.engine.batches import TokenBatches
-from harness.engine.memory import fits
+from harness.engine.memory import workload
 from harness.engine.objective import LanguageModelObjective
 from harness.stage import Execution, Ranks
 from methods.recipe import Losses, Optimisation
@@ -49,7 +49,7 @@ def peak(case: dict[str, Any], shape: dict[str, int]) -> tuple[int, int]:
     target = LanguageModelObjective(model(0, **shape), teacher, losses, TAPS)
     length = shape["n_positions"]
     data = TokenBatches(np.random.default_rng(0).integers(0, shape["vocab_size"], 5000), length, 16 * length, seed=0)
-    estimate = fits(target, data, recipe, execution, Ranks(), fields["micro_batch"]).total_bytes
+    estimate = workload(target, data, recipe, execution, Ranks()).estimate(fields["micro_batch"]).total_bytes
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     run(target, 2, recipe, data, execution=execution)

@@ -17,7 +17,7 @@ from engine_fixture import model, run
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.engine.batches import TokenBatches
-from harness.engine.memory import fits, saved_bytes
+from harness.engine.memory import saved_bytes, workload
 from harness.engine.objective import LanguageModelObjective
 from harness.engine.preflight import available_bytes
 from harness.engine.without_values import meta_copy
@@ -104,7 +104,7 @@ def test_state_is_shared_by_workers_as_zero_says() -> None:
     params = sum(parameter.numel() for parameter in target.student.parameters())
 
     def parts(world: int, **execution: Any) -> Any:
-        return fits(target, data, FP32, Execution(**execution), Ranks(0, world), 1).parts
+        return workload(target, data, FP32, Execution(**execution), Ranks(0, world)).estimate(1).parts
 
     alone = parts(4)
     assert (alone["weights"], alone["gradients"], alone["optimiser"]) == (4 * params, 4 * params, 8 * params)
@@ -113,7 +113,7 @@ def test_state_is_shared_by_workers_as_zero_says() -> None:
     assert one["gradients"] == 4 * params
     assert two["gradients"] == three["gradients"] == params
     assert parts(4, zero_stage=3, shard_teacher=True)["teacher"] == alone["teacher"] / 4
-    on_gpu = fits(target, data, FP32, Execution(gpus=1, zero_stage=1, offload=True), Ranks(), 1)
+    on_gpu = workload(target, data, FP32, Execution(gpus=1, zero_stage=1, offload=True), Ranks()).estimate(1)
     assert "optimiser" not in on_gpu.parts
     assert on_gpu.host_bytes == 12 * params
 
@@ -124,7 +124,8 @@ class TestPreflight:
     def trained(self, monkeypatch: pytest.MonkeyPatch, rows: float, **execution: Any) -> int:
         """The micro-batch taken where there is memory for so many rows of a micro-batch."""
         target, data = objective(Losses()), batches()
-        sizes = [fits(target, data, FP32, Execution(), Ranks(), micro).total_bytes for micro in (1, 2)]
+        load = workload(target, data, FP32, Execution(), Ranks())
+        sizes = [load.estimate(micro).total_bytes for micro in (1, 2)]
         held = sum(4 * parameter.numel() for parameter in target.student.parameters())
         free = round(sizes[0] + (rows - 1) * (sizes[1] - sizes[0])) - held
         monkeypatch.setattr("harness.engine.preflight.available_bytes", lambda: free)

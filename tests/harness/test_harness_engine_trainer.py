@@ -15,7 +15,8 @@ from harness.engine.deepspeed_engine import configuration
 from harness.engine.dropout import set_dropout
 from harness.engine.flops import forward_flops_per_token, training_flops_per_token
 from harness.engine.objective import ClassificationObjective
-from harness.engine.trainer import learning_rate, micro_batch
+from harness.engine.shares import micro_batch
+from harness.engine.trainer import learning_rate
 from harness.stage import Diverged, Execution, StageFailure
 from methods.recipe import Losses, Optimisation
 
