@@ -2,11 +2,11 @@
 
     python tests/bench/bench_perplexity.py --mirror DIR
 
-One GPT-2 of random weights (4 layers x 256, vocabulary 50257, context 1024) on the start of WikiText-2 raw test as GPT-2's
-tokenizer cuts it, at stride = context and at stride = context/2; every peer in a process of its own, in turns. Printed:
-seconds by the clock and of CPU (which other work on the machine hardly moves), peak memory of the process and of it what
-the evaluation added to the loaded model, the perplexities, and ratios peer / weighin. lm-eval scores the first token of each
-block too; at stride = context/2 it gets windows of its own function with a context of half.
+One GPT-2 of random weights (4 layers x 256, vocabulary 50257, context 1024) on the start of WikiText-2 raw test as
+GPT-2's tokenizer cuts it, at stride = context and at stride = context/2; every peer in a process of its own, in turns.
+Printed: seconds by the clock and of CPU (which other work on the machine hardly moves), the process's peak memory and
+how much of it the evaluation added to the loaded model, perplexities, and ratios peer / weighin. lm-eval scores the
+first token of each block too; at stride = context/2 it gets windows of its own function with a context of half.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
 CONTEXT, LAYERS, WIDTH, VOCABULARY = 1024, 4, 256, 50257
@@ -45,18 +47,15 @@ def tokenizer(mirror: Path) -> Any:
     return AutoTokenizer.from_pretrained(mirror / "models/openai-community/gpt2")
 
 
-def text_ids(mirror: Path, tokens: int) -> list[int]:
+def text_ids(mirror: Path, tokens: int) -> np.ndarray:
     import pyarrow.parquet as pq
 
     file = next((mirror / "datasets/Salesforce/wikitext/wikitext-2-raw-v1").glob("test-*.parquet"))
     text = "\n\n".join(pq.read_table(file)["text"].to_pylist())
-    ids: list[int] = tokenizer(mirror)(text, verbose=False)["input_ids"]
-    return ids[:tokens]
+    return np.asarray(tokenizer(mirror)(text, verbose=False)["input_ids"][:tokens])
 
 
 def weighin(net: Any, ids: list[int], stride: int, mirror: Path) -> tuple[float, int]:
-    import numpy as np
-
     from tasks.likelihood import score_windows, windows
 
     spans = list(windows(len(ids), CONTEXT, stride))
@@ -101,9 +100,9 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def measure(peer: str, mirror: Path, stride: int, tokens: int) -> dict[str, float]:
+def measure(peer: str, mirror: Path, stride: int, text: Path) -> dict[str, float]:
     """This process runs one peer: a short text to warm up, then the whole."""
-    net, ids = model(), text_ids(mirror, tokens)
+    net, ids = model(), np.load(text, allow_pickle=False).tolist()
     MEASURES[peer](net, ids[:64], 64, mirror)
     loaded, started, used = resident_bytes(), time.perf_counter(), time.process_time()
     total, count = MEASURES[peer](net, ids, stride, mirror)
@@ -115,9 +114,9 @@ def measure(peer: str, mirror: Path, stride: int, tokens: int) -> dict[str, floa
     }  # fmt: skip
 
 
-def alone(peer: str, stride: int, arguments: argparse.Namespace) -> dict[str, float]:
+def alone(peer: str, stride: int, text: Path, arguments: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--peer", peer, "--mirror", str(arguments.mirror)]
-    command += ["--stride", str(stride), "--tokens", str(arguments.tokens), "--threads", str(arguments.threads)]
+    command += ["--stride", str(stride), "--text", str(text), "--threads", str(arguments.threads)]
     environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -125,11 +124,11 @@ def alone(peer: str, stride: int, arguments: argparse.Namespace) -> dict[str, fl
     return found
 
 
-def compare(stride: int, arguments: argparse.Namespace) -> None:
+def compare(stride: int, text: Path, arguments: argparse.Namespace) -> None:
     runs: dict[str, list[dict[str, float]]] = {peer: [] for peer in PEERS}
     for _ in range(arguments.rounds):
         for peer in PEERS:
-            runs[peer].append(alone(peer, stride, arguments))
+            runs[peer].append(alone(peer, stride, text, arguments))
     middle = {peer: {key: median(run[key] for run in found) for key in found[0]} for peer, found in runs.items()}
     ours = middle["weighin"]
     print(f"stride = {stride}, context = {CONTEXT}, {arguments.tokens} tokens, median of {arguments.rounds}")
@@ -149,18 +148,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--stride", type=int)
+    parser.add_argument("--text", type=Path)
     parser.add_argument("--peer", choices=PEERS)
     arguments = parser.parse_args()
     assert arguments.mirror, "--mirror or WEIGHIN_MIRROR: a copy of WikiText-2 and of GPT-2's tokenizer"
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")
     if arguments.peer:
-        print(json.dumps(measure(arguments.peer, Path(arguments.mirror), arguments.stride, arguments.tokens)))
+        print(json.dumps(measure(arguments.peer, Path(arguments.mirror), arguments.stride, arguments.text)))
         return
     huge = os.environ.get("THP_MEM_ALLOC_ENABLE", "0")
     print(f"GPT-2, {LAYERS} layers x {WIDTH}, {arguments.threads} threads, THP_MEM_ALLOC_ENABLE={huge}")
-    for stride in (CONTEXT, CONTEXT // 2):
-        compare(stride, arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "ids.npy"
+        np.save(text, text_ids(Path(arguments.mirror), arguments.tokens), allow_pickle=False)
+        for stride in (CONTEXT, CONTEXT // 2):
+            compare(stride, text, arguments)
 
 
 if __name__ == "__main__":
