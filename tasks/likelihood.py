@@ -25,6 +25,7 @@ from tasks.interface import ALONE, DataError, Run
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,7 +103,7 @@ def score_windows(
     mine = longest_first[run.rank :: run.world]
     done, total = 0, sum(spans[place].length for place in mine)
     with torch.inference_mode():
-        for batch in _batches(mine, spans, run.batch, BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])):
+        for batch in _batches(mine, spans, run.batch, _of_device(BATCH_TOKENS, model.device)):
             found = _score_batch(model, ids_N, [spans[place] for place in batch], greedy)
             for place, value, hit in zip(batch, found.nll, found.greedy, strict=True):
                 nll[place], right[place] = value, float(hit)
@@ -111,8 +112,8 @@ def score_windows(
     return Scores(run.combine(nll), [bool(hit) for hit in run.combine(right)])
 
 
-def _of_device(sizes: Mapping[str, int], tensor: Tensor) -> int:
-    return sizes.get(tensor.device.type, sizes["cuda"])
+def _of_device(sizes: Mapping[str, int], device: torch.device) -> int:
+    return sizes["cpu" if device.type == "cpu" else "cuda"]
 
 
 def _batches(places: Sequence[int], spans: Sequence[Window], size: int | None, most: int) -> Iterator[list[int]]:
@@ -149,7 +150,7 @@ def token_scores(
     import torch
 
     dense = type(head) is torch.nn.Linear
-    most = MOST_TOKENS if dense else _of_device(WHOLE_TOKENS, hidden_SD)
+    most = MOST_TOKENS if dense else _of_device(WHOLE_TOKENS, hidden_SD.device)
     parts = []
     for start in range(0, len(target_S), most):
         hidden, target = hidden_SD[start : start + most], target_S[start : start + most]
@@ -163,7 +164,7 @@ def _blocks(weight_VD: Any, bias_V: Any, hidden_SD: Tensor) -> Iterator[tuple[in
     """The logits (S, v) of one block of the vocabulary after the other in one buffer, and the first token of each."""
     import torch
 
-    width = min(len(weight_VD), max(1, _of_device(BLOCK_ELEMENTS, hidden_SD) // len(hidden_SD)))
+    width = min(len(weight_VD), max(1, _of_device(BLOCK_ELEMENTS, hidden_SD.device) // len(hidden_SD)))
     buffer = hidden_SD.new_empty(len(hidden_SD) * width)
     for first in range(0, len(weight_VD), width):
         weight_vD = weight_VD[first : first + width]

@@ -44,8 +44,8 @@ class TokenPerplexity(Divisible):
     """Add the tokens that the tokenizer puts around a text; GPT-2's has none."""
     context: ClassVar[int] = 1024
     """Tokens per window; a model with fewer positions gets windows as long as it has."""
-    stride: ClassVar[int] = 1024
-    """Tokens from one window's start to the next one's; shrinks in proportion to the context."""
+    stride: ClassVar[int | None] = None
+    """Tokens from one window's start to the next one's; None is the context. Shrinks in proportion to the context."""
     short_window: ClassVar[Literal["scored", "dropped"]] = "scored"
     """What becomes of the last window, where it is shorter than the others."""
     normaliser: ClassVar[Normaliser] = "token"
@@ -62,7 +62,8 @@ class TokenPerplexity(Divisible):
         self.source.check(mirror)
 
     def describe(self) -> dict[str, Fact]:
-        unscored = "each window's first token has no context" if self.stride >= self.context else "the first has none"
+        stride = self.stride or self.context
+        unscored = "each window's first token has no context" if stride == self.context else "the first has none"
         return {
             **super().describe(),
             **self.source.describe(),
@@ -71,7 +72,7 @@ class TokenPerplexity(Divisible):
             "empty_documents": self.empty,
             "special_tokens": self.special_tokens,
             "context_tokens": self.context,
-            "stride_tokens": self.stride,
+            "stride_tokens": stride,
             "scored": f"every token once; {unscored}",
             "short_last_window": self.short_window,
             "limit_windows": self.limit_windows,
@@ -92,7 +93,7 @@ class TokenPerplexity(Divisible):
         documents = [text for text in found if text.strip() or self.empty == "joined"]
         stream = self._stream(documents, tokenizer)
         context = min(self.context, getattr(model.config, "max_position_embeddings", None) or self.context)
-        stride = max(1, self.stride * context // self.context)
+        stride = max(1, (self.stride or self.context) * context // self.context)
         spans, dropped = self._spans(stream, context, stride)
         check_vocabulary(self.name, model, tokenizer, int(stream.ids_N.max()))
         check_head(model, stream.ids_N)

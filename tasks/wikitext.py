@@ -88,7 +88,7 @@ class WikiText2SvdLlm(Lines):
     name = "wikitext2_2048.token_ppl.v1"
     source = _lines("wikitext-2-raw-v1")
     special_tokens = True
-    context = stride = 2048
+    context = 2048
     short_window = "dropped"
 
 
