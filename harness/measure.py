@@ -90,9 +90,11 @@ def _available(asked: Asked) -> tuple[list[Protocol], list[Line]]:
 
     if asked.mirror is not None and not asked.mirror.is_dir():
         raise SpecError(f"--mirror {asked.mirror}: no such directory")
+    tasks = {name: registry.load(name) for name in _names(asked)}
+    if asked.text and not any(isinstance(task, OfLocalText) for task in tasks.values()):
+        raise SpecError("--text: is for local.* protocols, such as --protocol local.token_ppl.v1")
     found, lines = [], []
-    for name in _names(asked):
-        task = registry.load(name)
+    for name, task in tasks.items():
         if not isinstance(task, Protocol):
             raise SpecError(f"--protocol {name}: it is fine-tuned; `measure` takes a model as it is")
         if isinstance(task, OfLocalText) and asked.text:
@@ -105,8 +107,6 @@ def _available(asked: Asked) -> tuple[list[Protocol], list[Line]]:
             lines.append(Line(protocol=name, protocol_facts=task.describe(), problem=str(error)))
         else:
             found.append(task)
-    if asked.text and not any(isinstance(task, OfLocalText) for task in found):
-        raise SpecError("--text: is for local.* protocols, such as --protocol local.token_ppl.v1")
     return found, lines
 
 
