@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -136,11 +137,41 @@ def methods(
 
 
 @app.command()
-def tasks(as_json: AsJson = False) -> None:
-    """The tasks and protocols there are."""
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="Say all about this one.")] = None, as_json: AsJson = False
+) -> None:
+    """The tasks and protocols there are; what one of them measures."""
     from tasks import registry
 
-    _list({name: registry.summary(name) for name in registry.names()}, as_json)
+    if name is None:
+        _list({name: registry.summary(name) for name in registry.names()}, as_json)
+    else:
+        _list(registry.load(name).describe(), as_json)
+
+
+@app.command()
+def measure(
+    model: Annotated[str, typer.Argument(help="Directory (Hugging Face's or a student's) or hub id.")],
+    protocols: Annotated[
+        list[str] | None, typer.Option("--protocol", metavar="NAME", help="By this one; may be repeated.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="By every perplexity whose data can be had.")] = False,
+    text: Annotated[Path | None, typer.Option(help="File or directory for local.* protocols.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub id.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Windows per forward pass.")] = None,
+    mirror: Mirror = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure one model, without a sweep."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    from harness.measure import Asked
+    from harness.measure import measure as measure_model
+
+    asked = Asked(
+        model=model, revision=revision, protocols=protocols or (), all_perplexities=everything, text=text, batch=batch,
+        mirror=mirror,
+    )  # fmt: skip
+    raise typer.Exit(measure_model(asked, as_json=as_json))
 
 
 @app.command()
@@ -193,7 +224,7 @@ def _list_presets(as_json: bool) -> None:
     typer.echo(json.dumps(as_data(lines), indent=2) if as_json else drawn(as_table(lines)), nl=as_json)
 
 
-def _list(found: dict[str, str], as_json: bool) -> None:
+def _list(found: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         import json
 

@@ -26,6 +26,7 @@ from methods.recipe import Recipe
 from results.record import Control, ControlKind
 from tasks import registry as task_registry
 from tasks.interface import Classification
+from tasks.local import OfLocalText
 
 ROW_DIGITS = 8
 NO_RECIPE = Refusal(reason="the method has no published recipe")
@@ -48,6 +49,7 @@ class Planner:
         self.tasks = {name: task_registry.load(target) for name, target in self.targets.items()}
         for choice in sweep.tasks:
             self._check(choice)
+            self._read(choice)
         self.config = teacher_config(sweep.teacher, mirror)
         if sweep.teacher.pretrain:
             self._check_pretraining(sweep.teacher.pretrain.recipe)
@@ -79,6 +81,16 @@ class Planner:
         elif choice.finetune or choice.train_rows:
             unused = "finetune" if choice.finetune else "train_rows"
             raise SpecError(f"tasks: {choice.task} does not train: `{unused}` is for fine-tuned tasks")
+
+    def _read(self, choice: TaskChoice) -> None:
+        """Give a protocol of a local text its text; SpecError where one is missing or of no use."""
+        task = self.tasks[choice.task]
+        if isinstance(task, OfLocalText) and choice.text:
+            self.tasks[choice.task] = task.reading(Path(choice.text))
+        elif isinstance(task, OfLocalText):
+            raise SpecError(f"tasks: {choice.task} measures a text of yours: give `text: PATH`")
+        elif choice.text:
+            raise SpecError(f"tasks: {choice.task} has its own text: `text` is for local.* protocols")
 
     def _check_finetuning(self, choice: TaskChoice, examples: int | None) -> None:
         """Raise SpecError on raw keys that contradict the recipe, or a warm-up longer than a run of known length."""

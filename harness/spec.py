@@ -125,7 +125,7 @@ class Calibration(Strict):
 
 
 class TaskChoice(Strict):
-    """A task and, for fine-tuned ones, how it is trained."""
+    """A task; for fine-tuned ones how it is trained, for `local.*` ones on what text."""
 
     task: str
     before_training: bool = False
@@ -133,6 +133,8 @@ class TaskChoice(Strict):
     train_rows: int | None = Field(default=None, gt=0)
     finetune: FineTune | None = None
     """Instead of the sweep's `finetune`."""
+    text: str | None = None
+    """File or directory that a `local.*` protocol measures."""
 
 
 class Resources(Strict):

@@ -284,6 +284,7 @@ class SweepStages:
             module="harness.stages.evaluate",
             label=f"{choice.task} {what}",
             params={"task": choice.task, "target": target},
+            places={"text": str(Path(choice.text).expanduser().absolute())} if choice.text else {},
             parents={"model": model},
             data=self._data(choice.task),
             code=(target.partition(":")[0],),

@@ -110,7 +110,7 @@ def candidates(metric: str, columns: Columns) -> Iterator[Estimate]:
     """Every reading of `metric` that its items allow, likeliest first; perplexities are given as their logarithm."""
     if "nll" in columns:
         yield from _likelihood(metric, columns)
-    else:
+    if "nll" not in columns or "correct" in columns:
         yield from _classification(metric, columns)
     if metric in columns:
         yield mean(columns[metric].astype(np.float64))

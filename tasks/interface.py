@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+Fact = str | int | float | bool | None
 
 
 class DataError(ValueError):
@@ -51,6 +54,12 @@ class Task(ABC):
     def check(self, mirror: Path | None) -> None:
         """Raise `DataError` when the data cannot be had, before anything runs."""
 
+    def describe(self) -> dict[str, Fact]:
+        """What the number is: flat facts for people and JSON. A change of any of them is a new version."""
+        directions = {True: "higher", False: "lower"}
+        described = (f"{m.name}: {m.unit}, {directions[m.higher_is_better]} is better" for m in self.metrics)
+        return {"name": self.name, "metrics": "; ".join(described)}
+
 
 class Protocol(Task):
     """A measurement of a language model as it is, without training it."""
@@ -58,6 +67,38 @@ class Protocol(Task):
     @abstractmethod
     def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, mirror: Path | None) -> Measurement:
         """Measure `model` (in eval mode, any device); the result does not depend on batching."""
+
+
+def _alone(values: list[float]) -> list[float]:
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a protocol is measured: the result depends on none of it, up to rounding."""
+
+    batch: int | None = None
+    """Items per forward pass; None chooses by their length and the device."""
+    rank: int = 0
+    world: int = 1
+    """Of several workers this one measures the items `rank`, `rank + world`, ... of a fixed order."""
+    combine: Callable[[list[float]], list[float]] = _alone
+    """Element by element the sum over all workers; each of them calls it equally often, in the same order."""
+    progress: Callable[[int, int], None] = lambda done, total: None
+    """Takes the tokens that this worker has read and those that it will."""
+
+
+ALONE = Run()
+
+
+class Divisible(Protocol):
+    """A protocol whose items are measured one by one, so that several workers can share them."""
+
+    @abstractmethod
+    def measure(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, mirror: Path | None, run: Run = ALONE
+    ) -> Measurement:
+        """As `Protocol.measure`; with several workers each returns the whole."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stage import StageFailure
-from tasks.perplexity import window_nll, windows
+from tasks.likelihood import score_windows, windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FRACTION, FEWEST, MOST = 0.01, 8, 512
 """Windows held out: a hundredth of the text's, within these bounds."""
-_BATCH_TOKENS = 2**12
 
 
 def split_held_out(
@@ -42,5 +41,5 @@ def held_out_loss(model: PreTrainedModel, tokens: NDArray[np.integer], sequence_
     """Mean cross-entropy in nats per token over windows of the text; the first token of each has no context."""
     spans = list(windows(len(tokens), sequence_length, sequence_length))
     ids = np.asarray(tokens, dtype=np.int64)
-    nll = window_nll(model.eval(), ids, spans, max(1, _BATCH_TOKENS // sequence_length))
+    nll = score_windows(model.eval(), ids, spans).nll
     return math.fsum(nll) / sum(span.end - span.first for span in spans)
