@@ -46,9 +46,9 @@ class Planner:
         self.sweep, self.mirror = sweep, mirror
         self.targets = {choice.task: task_registry.resolve(choice.task) for choice in sweep.tasks}
         self.tasks = {name: task_registry.load(target) for name, target in self.targets.items()}
+        self.config = teacher_config(sweep.teacher, mirror)
         for choice in sweep.tasks:
             self._check(choice)
-        self.config = teacher_config(sweep.teacher, mirror)
         if sweep.teacher.pretrain:
             self._check_pretraining(sweep.teacher.pretrain.recipe)
         length, positions = sweep.calibration.sequence_length, self.config.max_position_embeddings
@@ -75,10 +75,11 @@ class Planner:
                 raise SpecError(f"tasks: {choice.task} is fine-tuned: give `finetune` for the sweep or for the task")
             if choice.before_training:
                 raise SpecError(f"tasks: {choice.task} is fine-tuned: `before_training` is for perplexity protocols")
+            if choice.predict_test and not task.test_sets():
+                raise SpecError(f"tasks: {choice.task} has no test sets: `predict_test` is for tasks that do")
             self._check_finetuning(choice, task.train_examples)
-        elif choice.finetune or choice.train_rows:
-            unused = "finetune" if choice.finetune else "train_rows"
-            raise SpecError(f"tasks: {choice.task} does not train: `{unused}` is for fine-tuned tasks")
+        elif unused := [name for name in ("finetune", "train_rows", "predict_test") if getattr(choice, name)]:
+            raise SpecError(f"tasks: {choice.task} does not train: `{unused[0]}` is for fine-tuned tasks")
 
     def _check_finetuning(self, choice: TaskChoice, examples: int | None) -> None:
         """Raise SpecError on raw keys that contradict the recipe, or a warm-up longer than a run of known length."""
@@ -86,6 +87,8 @@ class Planner:
         recipe = choice.finetune or self.sweep.finetune
         assert recipe is not None
         check_deepspeed(where, recipe)
+        if recipe.max_length > (positions := self.config.max_position_embeddings):
+            raise SpecError(f"{where}: max_length {recipe.max_length} is more than the {positions} positions")
         rows = min((n for n in (choice.train_rows, examples) if n), default=None)
         steps = recipe.epochs * -(-rows // recipe.batch_examples) if rows else None
         if steps and (recipe.warmup_steps or 0) > steps:
@@ -127,7 +130,8 @@ class Planner:
         losses, identity = recipe.losses, split_deepspeed(recipe, Execution())[0]
         distilled = f"ILKD (kd {losses.kd:g}, taps {losses.taps:g})" if losses.needs_teacher else "no teacher"
         rows = f"{choice.train_rows} rows" if choice.train_rows else "all rows"
-        return f"{recipe.epochs} epochs, {rows}, {distilled}, recipe {digest([identity, choice.train_rows], 8)}"
+        trained = [f"{recipe.epochs} epochs", rows, *([f"best of {len(recipe.rates)} rates"] if recipe.rates else [])]
+        return ", ".join([*trained, distilled, f"recipe {digest([identity, choice.train_rows], 8)}"])
 
     def _contenders(self) -> Iterator[Contender]:
         for choice in self.sweep.methods:
@@ -253,8 +257,11 @@ def _naming(method: str) -> Iterator[None]:
 
 def check_sources(plan: SweepPlan) -> None:
     """Raise one line naming what cannot be had, before a run starts: data sets, corpus, the teacher's weights."""
-    for task in plan.tasks.values():
+    for choice in plan.sweep.tasks:
+        task = plan.tasks[choice.task]
         task.check(plan.mirror)
+        for texts in task.test_sets().values() if choice.predict_test and isinstance(task, Classification) else ():
+            texts.check(plan.mirror)
     if plan.sweep.corpus:
         plan.sweep.corpus.check(plan.mirror)
     check_teacher(plan.sweep.teacher, plan.mirror)

@@ -58,6 +58,7 @@ def sample(measured: Measured, reader: Reader) -> Sample:
     columns, missing = _read(measured, reader)
     if columns is None:
         return Sample(value, scale, missing=missing)
+    columns = _of(measured.metric, columns)
     for estimate, influence_N in candidates(measured.metric, columns):
         for unit in (1.0, 100.0):
             if abs(unit * estimate - value) <= AGREEMENT * max(abs(value), 1e-3):
@@ -65,6 +66,12 @@ def sample(measured: Measured, reader: Reader) -> Sample:
                     scale = "proportion"
                 return Sample(value, scale, columns["item"], unit * influence_N)
     return Sample(value, scale, missing="items do not reproduce the value")
+
+
+def _of(metric: str, columns: Columns) -> Columns:
+    """The items that a metric is over: those of `in_<metric>` where there is such a column, else all."""
+    chosen = columns.get(f"in_{metric}")
+    return columns if chosen is None else {name: column[chosen] for name, column in columns.items()}
 
 
 def _is_proportion(metric: str, columns: Columns) -> bool:

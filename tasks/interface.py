@@ -33,7 +33,8 @@ class Measurement:
     metrics: Mapping[str, float]
     items: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Columns of equal length. `item` identifies the item; perplexity adds `nll` (nats) and the normalisers `tokens`,
-    `words`, `bytes` as far as the protocol has them; classification adds `prediction`, `label`, `correct`."""
+    `words`, `bytes` as far as the protocol has them; classification adds `prediction`, `label`, `correct`,
+    `logit_<class>`, and `in_<metric>` (true or false) where a metric is over part of the items."""
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

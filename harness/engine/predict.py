@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+class NotFinite(StageFailure):
+    """A trained classifier says NaN or infinity."""
+
+    failure_class = "diverged"
+
+
 @torch.no_grad()
 def predict(model: PreTrainedModel, input_ids: Sequence[Sequence[int]], pad_id: int, *, batch_examples: int) -> Tensor:
     """Logits (N, C) in the order given; examples of like length are run together, padded on the right.
 
-    Raises StageFailure when one is NaN or infinite.
+    Raises:
+        NotFinite: one is NaN or infinite.
     """
     model.eval()
     order = sorted(range(len(input_ids)), key=lambda row: len(input_ids[row]))
@@ -33,5 +40,5 @@ def predict(model: PreTrainedModel, input_ids: Sequence[Sequence[int]], pad_id: 
         logits_NC[rows] = last_token_logits(model, ids_BT.to(model.device), mask_BT.to(model.device)).cpu()
     finite_N = torch.isfinite(logits_NC).all(-1)
     if not finite_N.all():
-        raise StageFailure(f"the classifier's output for example {int(finite_N.int().argmin())} is NaN or infinite")
+        raise NotFinite(f"the classifier's output for example {int(finite_N.int().argmin())} is NaN or infinite")
     return logits_NC
