@@ -58,7 +58,6 @@ def sample(measured: Measured, reader: Reader) -> Sample:
     columns, missing = _read(measured, reader)
     if columns is None:
         return Sample(value, scale, missing=missing)
-    columns = _of(measured.metric, columns)
     for estimate, influence_N in candidates(measured.metric, columns):
         for unit in (1.0, 100.0):
             if abs(unit * estimate - value) <= AGREEMENT * max(abs(value), 1e-3):
@@ -90,6 +89,7 @@ def _read(measured: Measured, reader: Reader) -> tuple[Columns | None, str]:
     columns = _columns(data)
     if columns is None:
         return None, "items file is damaged"
+    columns = _of(measured.metric, columns)
     if "item" not in columns or len(columns["item"]) < 2:
         return None, "fewer than two items"
     if len(np.unique(columns["item"])) < len(columns["item"]):
