@@ -10,6 +10,7 @@ from pathlib import Path
 from harness import controls
 from harness.cells import CellPlan, Contender, SweepPlan
 from harness.deepspeed_keys import check_deepspeed
+from harness.engine.held_out import FEWEST_EXAMPLES
 from harness.errors import SpecError
 from harness.execution_keys import split_deepspeed
 from harness.identity import digest
@@ -82,7 +83,7 @@ class Planner:
             raise SpecError(f"tasks: {choice.task} does not train: `{unused[0]}` is for fine-tuned tasks")
 
     def _check_finetuning(self, choice: TaskChoice, examples: int | None) -> None:
-        """Raise SpecError on raw keys that contradict the recipe, or a warm-up longer than a run of known length."""
+        """Raise SpecError on raw keys that contradict the recipe, texts longer than the context, or too few rows."""
         where = f"tasks: {choice.task}: finetune" if choice.finetune else "finetune"
         recipe = choice.finetune or self.sweep.finetune
         assert recipe is not None
@@ -90,6 +91,9 @@ class Planner:
         if recipe.max_length > (positions := self.config.max_position_embeddings):
             raise SpecError(f"{where}: max_length {recipe.max_length} is more than the {positions} positions")
         rows = min((n for n in (choice.train_rows, examples) if n), default=None)
+        if rows and recipe.rates and rows < 2 * FEWEST_EXAMPLES:
+            least = f"holding {FEWEST_EXAMPLES} out takes {2 * FEWEST_EXAMPLES}"
+            raise SpecError(f"{where}.learning_rate.grid: {choice.task} has {rows} training rows; {least}")
         steps = recipe.epochs * -(-rows // recipe.batch_examples) if rows else None
         if steps and (recipe.warmup_steps or 0) > steps:
             raise SpecError(

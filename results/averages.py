@@ -96,11 +96,10 @@ def averages(samples: Mapping[Column, Mapping[int, Sample]]) -> dict[Column, dic
     for seed in sorted({seed for column in final for seed in samples[column]}):
         there = {(column.protocol, column.metric): column for column in final if seed in samples[column]}
         for average in AVERAGES:
-            weights = {there.get(member): weight for member, weight in _weights(average).items()}
-            members = {column: weight for column, weight in weights.items() if column is not None}
-            if None not in weights:
-                parts = [(column, weight, samples[column][seed]) for column, weight in members.items()]
-                found.setdefault(_column(average, list(members)), {})[seed] = _mean(parts)
+            weights = _weights(average)
+            if weights.keys() <= there.keys():
+                parts = [(there[member], weight, samples[there[member]][seed]) for member, weight in weights.items()]
+                found.setdefault(_column(average, [column for column, *_ in parts]), {})[seed] = _mean(parts)
     return found
 
 
@@ -139,7 +138,7 @@ def _mean(parts: Sequence[tuple[Column, float, Sample]]) -> Sample:
 
 
 def average_notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
-    """What each average of a tab is; and why a row, or all of them, have none although most of its tasks are there."""
+    """What each average of a tab is, and which tasks a row lacks that has most of them and so no average."""
     for average in AVERAGES:
         own = [column.key for column in columns if column.protocol == average.protocol]
         if own:
@@ -149,7 +148,7 @@ def average_notes(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[st
             if row.status == "complete" and not set(own) & set(row.scores):
                 measured = {key.partition("|")[0] for key in row.scores}
                 missing = [task for task in average.tasks if task not in measured]
-                if 2 * len(missing) < len(average.tasks):
+                if missing and 2 * len(missing) < len(average.tasks):
                     lacking.setdefault(", ".join(missing), []).append(row.label)
         for tasks, labels in lacking.items():
             yield f"{average.protocol}: none for {', '.join(labels)} without {tasks}"

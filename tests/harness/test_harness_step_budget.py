@@ -151,6 +151,10 @@ def finetuned(**changes: Any) -> dict[str, Any]:
             finetuned(learning_rate={"grid": [1e-3, 1e-2], "held_out": 0.6}),
             "finetune.learning_rate.held_out: Input should be less than or equal to 0.5",
         ),
+        (
+            finetuned(learning_rate={"grid": [1e-3, 1e-2]}),
+            "finetune.learning_rate.grid: pydoc.reversed.v1 has 8 training rows; holding 100 out takes 200",
+        ),
         (finetuned(max_length=33), "finetune: max_length 33 is more than the 32 positions"),
         (
             finetuned() | {"tasks": [{"task": "pydoc.reversed.v1", "predict_test": True}]},
