@@ -122,6 +122,23 @@ def export(
     typer.echo(f"wrote {export_row(row, directory, store)}")
 
 
+@app.command("glue-submission")
+def glue_submission(
+    row: Annotated[str, typer.Argument(help="Row id, or ROW#seed.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The archive.")] = Path("glue.zip"),
+    store: StoreUrl = ".weighin",
+    fill_missing: Annotated[
+        bool, typer.Option("--fill-missing", help="A constant where there are no predictions.")
+    ] = False,
+) -> None:
+    """Write a row's test predictions as the GLUE server takes them."""
+    from harness.glue_submission import write_submission
+
+    record, filled = write_submission(row, output, store, fill_missing=fill_missing)
+    constant = f"; a constant in {', '.join(filled)}" if filled else ""
+    typer.echo(f"wrote {output}: predictions of {record.id}{constant}")
+
+
 @app.command()
 def methods(
     as_json: AsJson = False,

@@ -131,6 +131,8 @@ class TaskChoice(Strict):
     before_training: bool = False
     """Measure the student as compressed too, before its recipe (perplexity protocols)."""
     train_rows: int | None = Field(default=None, gt=0)
+    predict_test: bool = False
+    """Predict the task's test sets too, for a server that scores them."""
     finetune: FineTune | None = None
     """Instead of the sweep's `finetune`."""
     text: str | None = None

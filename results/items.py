@@ -72,6 +72,12 @@ def sample_of(metric: str, measured: float, columns: Columns | None, missing: st
     return Sample(value, scale, missing="items do not reproduce the value")
 
 
+def _of(metric: str, columns: Columns) -> Columns:
+    """The items that a metric is over: those of `in_<metric>` where there is such a column, else all."""
+    chosen = columns.get(f"in_{metric}")
+    return columns if chosen is None else {name: column[chosen] for name, column in columns.items()}
+
+
 def _is_proportion(metric: str, columns: Columns) -> bool:
     return "acc" in metric and "f1" not in metric and "correct" in columns
 
@@ -88,6 +94,7 @@ def _read(measured: Measured, reader: Reader) -> tuple[Columns | None, str]:
     columns = _columns(data)
     if columns is None:
         return None, "items file is damaged"
+    columns = _of(measured.metric, columns)
     if "item" not in columns or len(columns["item"]) < 2:
         return None, "fewer than two items"
     if len(np.unique(columns["item"])) < len(columns["item"]):

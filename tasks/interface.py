@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Protocol as Structure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,7 +36,8 @@ class Measurement:
     metrics: Mapping[str, float]
     items: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Columns of equal length. `item` identifies the item; perplexity adds `nll` (nats) and the normalisers `tokens`,
-    `words`, `bytes` as far as the protocol has them; classification adds `prediction`, `label`, `correct`."""
+    `words`, `bytes` as far as the protocol has them; classification adds `prediction`, `label`, `correct`,
+    `logit_<class>`, and `in_<metric>` (true or false) where a metric is over part of the items."""
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -113,6 +115,19 @@ class Examples:
         return len(self.first)
 
 
+class Unlabelled(Structure):
+    """Texts whose labels a server keeps."""
+
+    def fingerprint(self, mirror: Path | None) -> str:
+        """As `Task.fingerprint`."""
+
+    def check(self, mirror: Path | None) -> None:
+        """Raise `DataError` when the texts cannot be had."""
+
+    def examples(self, mirror: Path | None) -> Examples:
+        """The texts in the server's order; their labels mean nothing."""
+
+
 class Classification(Task):
     """A task that a model is fine-tuned for and then scored on."""
 
@@ -128,3 +143,15 @@ class Classification(Task):
     @abstractmethod
     def score(self, predictions: Sequence[float], labels: Sequence[float]) -> Mapping[str, float]:
         """The task's official metrics."""
+
+    def held_out_score(self, predictions: Sequence[float], labels: Sequence[float]) -> float:
+        """The main metric on examples of the training split, by which a learning rate is chosen."""
+        return self.score(predictions, labels)[self.metrics[0].name]
+
+    def items_of(self, metric: str, number: int) -> slice:
+        """Which of so many validation examples a metric is over: all, unless the task says otherwise."""
+        return slice(None)
+
+    def test_sets(self) -> Mapping[str, Unlabelled]:
+        """Sets that are predicted where a sweep asks for it (`predict_test`), by the names of their files."""
+        return {}
