@@ -136,11 +136,24 @@ def methods(
 
 
 @app.command()
-def tasks(as_json: AsJson = False) -> None:
+def tasks(
+    pattern: Annotated[str, typer.Argument(help="With --lm-eval: part of a name, or a pattern with *.")] = "",
+    lm_eval: Annotated[bool, typer.Option("--lm-eval", help="lm-eval's own tasks, groups and tags.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """The tasks and protocols there are."""
-    from tasks import registry
+    from tasks import lm_eval_index, registry
 
+    if lm_eval:
+        _list({f"lm_eval:{entry.name}": entry.summary for entry in lm_eval_index.matching(pattern)}, as_json)
+        return
+    if pattern:
+        raise SpecError(f"tasks {pattern}: a pattern goes with --lm-eval")
     _list({name: registry.summary(name) for name in registry.names()}, as_json)
+    if not as_json:
+        typer.echo(
+            f"lm_eval:NAME: any task of lm-eval {lm_eval_index.installed()}; `weighin tasks --lm-eval` lists them"
+        )
 
 
 @app.command()

@@ -7,8 +7,10 @@ hub's own names. What is found in neither place is a `DataError` of one line.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -19,6 +21,7 @@ from tasks.interface import DataError
 TIMEOUT_S = 5.0
 """How long an unreachable hub may take to be noticed."""
 NO_REVISION = "the hub needs a revision, the commit to read"
+OFFLINE = "the hub may not be asked (HF_HUB_OFFLINE is set)"
 MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 """Weights, configuration and tokenizer; never a pickle."""
 
@@ -84,7 +87,7 @@ class HubSplit:
         return sorted(file for pattern in self._patterns for file in directory.glob(pattern))
 
     def _missing(self, mirror: Path | None, why: str) -> DataError:
-        return DataError(f"{self}: {_absent(mirror)}, and {why}")
+        return DataError(f"{self}: {absent(mirror)}, and {why}")
 
     def __str__(self) -> str:
         return f"data set {self.repo}, config {self.config}, split {self.split}"
@@ -154,12 +157,34 @@ def _complete(directory: Path, *, weights: bool) -> bool:
 
 
 def _missing_model(model_id: str, mirror: Path | None, why: str) -> DataError:
-    where = f"{_absent(mirror)} as safetensors" if mirror else _absent(mirror)
+    where = f"{absent(mirror)} as safetensors" if mirror else absent(mirror)
     return DataError(f"model {model_id}: {where}, and {why}")
 
 
-def _absent(mirror: Path | None) -> str:
+def absent(mirror: Path | None) -> str:
+    """That the mirror, if there is one, does not have it."""
     return f"not in the mirror {mirror}" if mirror else "no mirror given (--mirror or WEIGHIN_MIRROR)"
+
+
+def offline() -> bool:
+    """True where the hub may not be asked."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+@cache
+def head_commit(repo: str) -> str:
+    """The commit that a data set's `main` is at; `DataError` saying why the hub cannot be asked."""
+    from huggingface_hub import constants
+
+    if offline():
+        raise DataError(OFFLINE)
+    try:
+        with urlopen(f"{constants.ENDPOINT}/api/datasets/{quote(repo)}", timeout=TIMEOUT_S) as answer:
+            return str(json.load(answer)["sha"])
+    except OSError as error:
+        raise DataError(f"the hub cannot serve it ({_first_line(error)})") from error
 
 
 Kind = Literal["dataset", "model"]
@@ -197,8 +222,8 @@ def _unreachable(repo: str, kind: Kind, revision: str) -> str:
     """Why the hub cannot serve the revision, or nothing when it can; takes `TIMEOUT_S` at most."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return "the hub may not be asked (HF_HUB_OFFLINE is set)"
+    if offline():
+        return OFFLINE
     url = f"{constants.ENDPOINT}/api/{kind}s/{repo}/revision/{quote(revision, safe='')}"
     try:
         with urlopen(url, timeout=TIMEOUT_S):

@@ -19,10 +19,12 @@ def run(context: Context) -> Mapping[str, Any]:
     """Write `items.parquet`; return the protocol's metrics.
 
     Raises:
-        StageFailure: a metric is not finite.
+        StageFailure: a metric is not finite, or the task is another one here than on the driver.
     """
     module, _, name = context.params["target"].partition(":")
-    protocol = getattr(import_module(module), name)()
+    protocol = getattr(import_module(module), name)(**context.params.get("fields", {}))
+    if protocol.name != context.params["task"]:
+        raise StageFailure(f"{context.params['task']} was asked for, and what is installed here is {protocol.name}")
     source = context.inputs["model"] / "model"
     model = student.load(source).eval().to("cuda" if context.execution.gpus else "cpu")
     found = protocol.measure(model, AutoTokenizer.from_pretrained(source), context.mirror)
