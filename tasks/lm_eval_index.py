@@ -124,6 +124,16 @@ def read(path: Path) -> Config:
     return merged | own
 
 
+def parts(entry: Entry) -> Sequence[str]:
+    """The names that a tag or group lists; `DataError` for a group that sets up its members itself."""
+    if entry.kind == "tag":
+        return entry.members
+    group = read(Path(entry.file))
+    if set(group) - GROUP_KEYS - NAMING_KEYS or not all(name in index() for name in map(str, group["task"])):
+        raise DataError(f"lm-eval's group {entry.name} has no score and sets up its tasks itself: name them one by one")
+    return list(group["task"])
+
+
 def leaves(
     entry: Entry, load: Callable[[Path], Config] = read, overrides: Mapping[str, Any] = MappingProxyType({})
 ) -> Iterator[Leaf]:

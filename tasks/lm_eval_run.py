@@ -36,7 +36,9 @@ def run(
         loaded = {"tasks": built, "groups": _groups(task, built)}
         try:
             found: Any = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=0, log_samples=True)
-        except (AssertionError, OverflowError) as error:
+        except DataError:
+            raise
+        except (AssertionError, OverflowError, ValueError) as error:
             raise DataError(f"{task.name}: lm-eval says: {error or 'a request that it cannot take'}") from error
     for name, each in built.items():
         check_samples(name, each.OUTPUT_TYPE, found["samples"][name])
@@ -75,7 +77,7 @@ def _build(task: LmEvalTask, leaf: Leaf, source: Source, mirror: Path | None) ->
     from lm_eval.defaults import DEFAULT_OTHER_SEED
 
     data = source.load(mirror)
-    config = _pinned(leaf.config, task.revisions.get(source.repo)) if data is None else leaf.config
+    config = leaf.config if data is not None else _pinned(leaf.config, task.revision(source, mirror))
 
     class Redirected(ConfigurableTask):  # type: ignore[misc]
         def download(self, *args: Any, **kwargs: Any) -> None:

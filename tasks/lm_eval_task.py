@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.interface import DataError, Measurement, Metric, Protocol
-from tasks.lm_eval_index import Config, Entry, Leaf, find, installed, leaves, read
+from tasks.lm_eval_index import Config, Entry, Leaf, find, installed, leaves, parts, read
 from tasks.lm_eval_metrics import group_metrics, metrics_of
 from tasks.lm_eval_source import Source, source_of
 
@@ -48,7 +48,7 @@ class LmEvalTask(Protocol):
             _check_supported(leaf, num_fewshot)
         self.metrics = self._metrics()
         if not self.metrics:
-            raise DataError(f"lm-eval's {task} says of none of its metrics whether higher is better")
+            raise DataError(f"lm-eval's {task} reports nothing of which it says whether higher is better")
         shots = {self.shots(leaf) for leaf in self.leaves}
         said = f"{shots.pop()}" if len(shots) == 1 else "own"
         self.name = f"lm_eval.{task}.{said}shot.v{self._version()}+{installed()}"
@@ -71,8 +71,8 @@ class LmEvalTask(Protocol):
         return int((leaf.config.get("num_fewshot") or 0) if self.num_fewshot is None else self.num_fewshot)
 
     def fields(self, mirror: Path | None) -> Mapping[str, Any]:
-        asked = [source for source in self.sources if source.repo and not source.mirrored(mirror)]
-        revisions = {source.repo: self.revisions.get(source.repo) or source.revision(mirror) for source in asked}
+        asked = {source.repo: self.revision(source, mirror) for source in self.sources if not source.mirrored(mirror)}
+        revisions = {repo: commit for repo, commit in asked.items() if commit}
         given = {"task": self.entry.name, "num_fewshot": self.num_fewshot}
         return given | ({"revisions": revisions} if revisions else {})
 
@@ -93,6 +93,10 @@ class LmEvalTask(Protocol):
         from tasks.lm_eval_run import run
 
         return run(self, model, tokenizer, mirror)
+
+    def revision(self, source: Source, mirror: Path | None) -> str | None:
+        """The commit of a data set that comes from the hub; None for data that are no data set."""
+        return (self.revisions.get(source.repo) or source.revision(mirror)) if source.repo else None
 
     @cached_property
     def sources(self) -> list[Source]:
@@ -124,10 +128,11 @@ def scored(entry: Entry) -> bool:
 
 
 def protocols(name: str, num_fewshot: int | None) -> list[str]:
-    """The full names of what `lm_eval:<name>` stands for: itself, or the tasks of a tag or a group without a score."""
+    """The full names of what `lm_eval:<name>` stands for: itself, or what is in a tag or a group without a score."""
     entry = find(name.removeprefix(PREFIX))
-    chosen = [entry.name] if scored(entry) else [leaf.name for leaf in leaves(entry)]
-    return [LmEvalTask(task=each, num_fewshot=num_fewshot).name for each in chosen]
+    if scored(entry):
+        return [LmEvalTask(task=entry.name, num_fewshot=num_fewshot).name]
+    return [each for part in parts(entry) for each in protocols(part, num_fewshot)]
 
 
 def _check_supported(leaf: Leaf, num_fewshot: int | None) -> None:

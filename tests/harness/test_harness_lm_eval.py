@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from micro_sweep import WORDS, board_rows, recipe, sweep, weighin, write
 
+from harness.stage import Context, NoCheckpoints, StageFailure, silent
+from harness.stages import evaluate
 from tasks.lm_eval_index import installed
 
 TEXTS = [" ".join(WORDS[i % 7 : i % 7 + 6]) for i in range(12)]
@@ -96,6 +98,17 @@ def test_what_cannot_be_measured_is_said_before_anything_runs(
         assert why in ended.err
         assert len(ended.err.splitlines()) == 1
     assert not (tmp_path / "store").exists()
+
+
+def test_a_worker_with_another_lm_eval_measures_nothing(tmp_path: Path):
+    params = {
+        "task": "lm_eval.sst2.0shot.v1+0.3",
+        "target": "tasks.lm_eval_task:LmEvalTask",
+        "fields": {"task": "sst2", "num_fewshot": 0},
+    }
+    context = Context(params=params, inputs={}, output=tmp_path, checkpoints=NoCheckpoints(), progress=silent)
+    with pytest.raises(StageFailure, match=r"v1\+0\.3 was asked for, and what is installed here is .*v1\+"):
+        evaluate.run(context)
 
 
 def test_they_are_listed_on_demand():

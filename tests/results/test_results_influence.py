@@ -79,6 +79,11 @@ def test_each_reading_of_a_perplexity_is_tried() -> None:
     assert bits[0] == pytest.approx(8 / 3 / np.log(2))
 
 
+def test_a_column_that_is_called_as_the_metric_comes_first() -> None:
+    columns = {"correct": np.array([1, 0, 1, 1]), "acc_norm": np.array([0, 0, 1, 0])}
+    assert [value for value, _ in candidates("acc_norm", columns)] == [0.25, 0.75]
+
+
 def test_a_compound_metric_is_the_mean_of_its_parts() -> None:
     guess, label = (GUESS > 0).astype(int), (LABEL > 0).astype(int)
     columns = {"prediction": guess, "label": label, "correct": guess == label}

@@ -127,9 +127,23 @@ def test_what_cannot_be_measured_is_one_line(name: str, why: str):
     assert "\n" not in str(caught.value)
 
 
-def test_groups_that_lm_eval_itself_misnames_are_refused():
-    with pytest.raises(DataError, match="group openllm leaves tasks without a name of their own"):
-        registry.expand("lm_eval:openllm")
+def test_a_group_without_a_score_is_what_it_lists_and_one_with_a_score_is_whole():
+    names = registry.expand("lm_eval:pythia")
+    assert [name.split(".")[1] for name in names[:2]] == ["lambada_openai", "logiqa"]
+    assert f"lm_eval.mmlu.0shot.v2+{lm_eval_index.installed()}" in names
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("toksuite_abridged", "group toksuite_abridged leaves tasks without a name of their own"),
+        ("tinyBenchmarks", "group tinyBenchmarks has no score and sets up its tasks itself"),
+        ("mmlu_flan_n_shot_generative", "reports nothing of which it says whether higher is better"),
+    ],
+)
+def test_groups_that_cannot_be_told_apart_are_refused(name: str, why: str):
+    with pytest.raises(DataError, match=why):
+        registry.expand(f"lm_eval:{name}")
 
 
 def test_examples_are_refused_where_there_are_none_to_choose():
