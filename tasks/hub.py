@@ -87,7 +87,7 @@ class HubSplit:
         return sorted(file for pattern in self._patterns for file in directory.glob(pattern))
 
     def _missing(self, mirror: Path | None, why: str) -> DataError:
-        return DataError(f"{self}: {absent(mirror)}, and {why}")
+        return DataError(f"{self}: {_absent(mirror)}, and {why}")
 
     def __str__(self) -> str:
         return f"data set {self.repo}, config {self.config}, split {self.split}"
@@ -157,12 +157,11 @@ def _complete(directory: Path, *, weights: bool) -> bool:
 
 
 def _missing_model(model_id: str, mirror: Path | None, why: str) -> DataError:
-    where = f"{absent(mirror)} as safetensors" if mirror else absent(mirror)
+    where = f"{_absent(mirror)} as safetensors" if mirror else _absent(mirror)
     return DataError(f"model {model_id}: {where}, and {why}")
 
 
-def absent(mirror: Path | None) -> str:
-    """That the mirror, if there is one, does not have it."""
+def _absent(mirror: Path | None) -> str:
     return f"not in the mirror {mirror}" if mirror else "no mirror given (--mirror or WEIGHIN_MIRROR)"
 
 
@@ -173,9 +172,16 @@ def offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
+def head_commit(repo: str, mirror: Path | None) -> str:
+    """The commit that the `main` of a data set is at; `DataError`: neither the mirror nor the hub has it, and why."""
+    try:
+        return _head_commit(repo)
+    except DataError as error:
+        raise DataError(f"{_absent(mirror)}, and {error}") from None
+
+
 @cache
-def head_commit(repo: str) -> str:
-    """The commit that a data set's `main` is at; `DataError` saying why the hub cannot be asked."""
+def _head_commit(repo: str) -> str:
     from huggingface_hub import constants
 
     if offline():

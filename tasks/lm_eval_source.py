@@ -56,9 +56,9 @@ class Source:
     def revision(self, mirror: Path | None) -> str:
         """The hub's commit, for data that the mirror lacks; `DataError` when the hub cannot be asked."""
         try:
-            return self.pinned or hub.head_commit(self.repo)
+            return self.pinned if self.pinned and not hub.offline() else hub.head_commit(self.repo, mirror)
         except DataError as error:
-            raise DataError(f"{self}: {hub.absent(mirror)}, and {error}{INSTEAD.get(self.task, '')}") from None
+            raise DataError(f"{self}: {error}{INSTEAD.get(self.task, '')}") from None
 
     def fingerprint(self, mirror: Path | None) -> str:
         """`sha256:<digest of the mirror's files>`, `hub:<repo>@<commit>`, or lm-eval's version for data by its code."""

@@ -227,12 +227,12 @@ def test_data_of_the_hub_are_read_at_the_commit_that_was_planned(
         rows = datasets.Dataset.from_dict({"sentence": SENTENCES, "label": LABELS})
         return datasets.DatasetDict(train=rows, validation=rows)
 
-    monkeypatch.setattr(hub, "head_commit", lambda repo: "c0ffee")
+    monkeypatch.setattr(hub, "head_commit", lambda repo, mirror: "c0ffee")
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     planned = registry.load("lm_eval:sst2")
     planned.check(None)
     assert planned.fingerprint(None) == f"hub:{GLUE}@c0ffee"
-    monkeypatch.setattr(hub, "head_commit", lambda repo: "moved")
+    monkeypatch.setattr(hub, "head_commit", lambda repo, mirror: "moved")
     fields = {"task": "sst2", "num_fewshot": 0, "revisions": {GLUE: "c0ffee"}}
     assert len(LmEvalTask(**fields).measure(reader, tokenizer, None).items["item"]) == 6
     assert asked == [(GLUE, "sst2", {"revision": "c0ffee"})]
@@ -247,7 +247,7 @@ def test_the_hub_is_asked_for_its_commit(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "urlopen", urlopen)
-    assert hub.head_commit("owner/asked") == "c0ffee"
+    assert hub.head_commit("owner/asked", None) == "c0ffee"
 
 
 @pytest.mark.parametrize(
@@ -294,3 +294,17 @@ def test_a_package_that_lm_evals_code_needs_is_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(type(task.sources[0]), "check", lambda self, mirror: None)
     with pytest.raises(DataError, match="lm-eval's code for it does not import: Cannot import module 'langdetect'"):
         task.check(sst2)
+
+
+@pytest.mark.mirror
+@pytest.mark.parametrize(("task", "documents"), [("cola", 1043), ("sst2", 872), ("rte", 277), ("qnli", 5463)])
+def test_glues_validation_splits_are_read_from_the_mirror(task: str, documents: int, mirror: Path):
+    found = registry.load(f"lm_eval:{task}")
+    found.check(mirror)
+    assert isinstance(found, LmEvalTask)
+    (source,) = found.sources
+    data = source.load(mirror)
+    assert data is not None
+    assert len(data["validation"]) == documents
+    assert found.fingerprint(mirror).startswith("sha256:")
+    assert found.fields(mirror) == {"task": task, "num_fewshot": None}
