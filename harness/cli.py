@@ -155,15 +155,24 @@ def methods(
 
 @app.command()
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="Say all about this one.")] = None, as_json: AsJson = False
+    name: Annotated[
+        str | None, typer.Argument(help="Say all about this one; with --lm-eval part of a name, or a pattern with *.")
+    ] = None,
+    lm_eval: Annotated[bool, typer.Option("--lm-eval", help="lm-eval's own tasks, groups and tags.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """The tasks and protocols there are; what one of them measures."""
-    from tasks import registry
+    from tasks import lm_eval_index, registry
 
-    if name is None:
-        _list({name: registry.summary(name) for name in registry.names()}, as_json)
-    else:
+    if lm_eval:
+        _list({f"lm_eval:{entry.name}": entry.summary for entry in lm_eval_index.matching(name or "")}, as_json)
+    elif name is not None:
         _list(registry.load(name).describe(), as_json)
+    else:
+        _list({name: registry.summary(name) for name in registry.names()}, as_json)
+        if not as_json:
+            version = lm_eval_index.installed()
+            typer.echo(f"lm_eval:NAME: any task of lm-eval {version}; `weighin tasks --lm-eval` lists them")
 
 
 @app.command()

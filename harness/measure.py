@@ -81,7 +81,7 @@ def measure(asked: Asked, *, as_json: bool) -> int:
                 lines += _lines(protocol, model, tokenizer, asked)
     print(json.dumps([vars(line) for line in lines], indent=1) if as_json else drawn(as_table(lines)), end="")
     measured = {line.protocol for line in lines if not line.problem}
-    return 0 if measured and measured >= set(asked.protocols) else 1
+    return 0 if measured and measured >= set(_asked_by_name(asked)) else 1
 
 
 def _available(asked: Asked) -> tuple[list[Protocol], list[Line]]:
@@ -93,6 +93,7 @@ def _available(asked: Asked) -> tuple[list[Protocol], list[Line]]:
     tasks = {name: registry.load(name) for name in _names(asked)}
     if asked.text and not any(isinstance(task, OfLocalText) for task in tasks.values()):
         raise SpecError("--text: is for local.* protocols, such as --protocol local.token_ppl.v1")
+    by_name = _asked_by_name(asked)
     found, lines = [], []
     for name, task in tasks.items():
         if not isinstance(task, Protocol):
@@ -102,7 +103,7 @@ def _available(asked: Asked) -> tuple[list[Protocol], list[Line]]:
         try:
             task.check(asked.mirror)
         except DataError as error:
-            if name in asked.protocols:
+            if name in by_name:
                 raise
             lines.append(Line(protocol=name, protocol_facts=task.describe(), problem=str(error)))
         else:
@@ -112,12 +113,19 @@ def _available(asked: Asked) -> tuple[list[Protocol], list[Line]]:
 
 def _names(asked: Asked) -> list[str]:
     """Those asked for; of a text alone, those that measure one."""
-    names = [*asked.protocols, *(perplexities() if asked.all_perplexities else ())]
+    names = [*_asked_by_name(asked), *(perplexities() if asked.all_perplexities else ())]
     if asked.text and not names:
         names = [name for name in perplexities() if name.startswith("local.")]
     if not names:
         raise SpecError("measure: say by what: --protocol NAME (`weighin tasks` lists them), --text PATH, or --all")
     return list(dict.fromkeys(names))
+
+
+def _asked_by_name(asked: Asked) -> list[str]:
+    """In full: one of lm-eval's tags or groups may be several."""
+    from tasks import registry
+
+    return [name for each in asked.protocols for name in registry.expand(each)]
 
 
 def perplexities() -> list[str]:

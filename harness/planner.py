@@ -45,9 +45,10 @@ class Planner:
     """Resolves names, solves budgets and gives each cell its row and its stages."""
 
     def __init__(self, sweep: Sweep, mirror: Path | None) -> None:
+        sweep = sweep.model_copy(update={"tasks": named_tasks(sweep.tasks)})
         self.sweep, self.mirror = sweep, mirror
         self.targets = {choice.task: task_registry.resolve(choice.task) for choice in sweep.tasks}
-        self.tasks = {name: task_registry.load(target) for name, target in self.targets.items()}
+        self.tasks = {name: task_registry.load(name) for name in self.targets}
         self.config = teacher_config(sweep.teacher, mirror)
         for choice in sweep.tasks:
             self._check(choice)
@@ -260,6 +261,17 @@ class Planner:
                 check_positions(f"recipes: {choice.kind}", recipe, self.config)
                 check_deepspeed(where, recipe)
             yield where, choice.kind, recipe
+
+
+def named_tasks(choices: Sequence[TaskChoice]) -> list[TaskChoice]:
+    """The tasks by their full names: lm-eval's tags and groups are several; SpecError when one is there twice."""
+    found: dict[str, TaskChoice] = {}
+    for choice in choices:
+        for name in task_registry.expand(choice.task, choice.num_fewshot):
+            if name in found:
+                raise SpecError(f"tasks: {name} is there twice")
+            found[name] = choice.model_copy(update={"task": name, "num_fewshot": None})
+    return list(found.values())
 
 
 @contextmanager

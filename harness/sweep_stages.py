@@ -280,12 +280,12 @@ class SweepStages:
         )
 
     def _evaluate(self, model: Stage, choice: TaskChoice, what: str) -> Stage:
-        target = self.targets[choice.task]
+        target, fields = self.targets[choice.task], self.tasks[choice.task].fields(self.mirror)
         return Stage(
             name="evaluate",
             module="harness.stages.evaluate",
             label=f"{choice.task} {what}",
-            params={"task": choice.task, "target": target},
+            params={"task": choice.task, "target": target} | ({"fields": fields} if fields else {}),
             places={"text": str(Path(choice.text).expanduser().absolute())} if choice.text else {},
             parents={"model": model},
             data=self._data(choice.task),

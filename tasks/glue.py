@@ -32,7 +32,7 @@ class Glue(Classification):
     config: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")
     num_labels = 2
-    metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY,)
+    metrics: tuple[Metric, ...] = (ACCURACY,)
     splits: ClassVar[Mapping[str, tuple[str, ...]]] = {"train": ("train",), "validation": ("validation",)}
     """Our split -> the data set's splits it is made of."""
 

@@ -8,8 +8,10 @@ own conversions have it) and `models/<owner>/<name>/`, the hub's own names. What
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -21,6 +23,7 @@ TIMEOUT_S = 5.0
 """How long an unreachable hub may take to be noticed."""
 NO_REVISION = "the hub needs a revision, the commit to read"
 NO_PIN = "the hub is not asked: which commit of it holds this data is not known"
+OFFLINE = "the hub may not be asked (HF_HUB_OFFLINE is set)"
 MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 """Weights, configuration and tokenizer; never a pickle."""
 
@@ -175,6 +178,34 @@ def _absent(mirror: Path | None) -> str:
     return f"not in the mirror {mirror}" if mirror else "no mirror given (--mirror or WEIGHIN_MIRROR)"
 
 
+def offline() -> bool:
+    """True where the hub may not be asked."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def head_commit(repo: str, mirror: Path | None) -> str:
+    """The commit that the `main` of a data set is at; `DataError`: neither the mirror nor the hub has it, and why."""
+    try:
+        return _head_commit(repo)
+    except DataError as error:
+        raise DataError(f"{_absent(mirror)}, and {error}") from None
+
+
+@cache
+def _head_commit(repo: str) -> str:
+    from huggingface_hub import constants
+
+    if offline():
+        raise DataError(OFFLINE)
+    try:
+        with urlopen(f"{constants.ENDPOINT}/api/datasets/{quote(repo)}", timeout=TIMEOUT_S) as answer:
+            return str(json.load(answer)["sha"])
+    except OSError as error:
+        raise DataError(f"the hub cannot serve it ({_first_line(error)})") from error
+
+
 Kind = Literal["dataset", "model"]
 
 
@@ -211,8 +242,8 @@ def _unreachable(repo: str, kind: Kind, revision: str) -> str:
     """Why the hub cannot serve the revision, or nothing when it can; takes `TIMEOUT_S` at most."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return "the hub may not be asked (HF_HUB_OFFLINE is set)"
+    if offline():
+        return OFFLINE
     url = f"{constants.ENDPOINT}/api/{kind}s/{repo}/revision/{quote(revision, safe='')}"
     try:
         with urlopen(url, timeout=TIMEOUT_S):

@@ -44,9 +44,13 @@ class Measurement:
 class Task(ABC):
     """A protocol: `name` is `<data>.<what>.v<version>`; two protocols never share a column."""
 
-    name: ClassVar[str]
-    metrics: ClassVar[tuple[Metric, ...]]
+    name: str
+    metrics: tuple[Metric, ...]
     """The first is the main one, shown on the board."""
+
+    def fields(self, mirror: Path | None) -> Mapping[str, Any]:
+        """What the class is built with in a worker, so that it is this task; part of the identity."""
+        return {}
 
     @abstractmethod
     def fingerprint(self, mirror: Path | None) -> str:

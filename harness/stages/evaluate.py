@@ -27,7 +27,7 @@ def run(context: Context) -> Mapping[str, Any]:
     Several workers share the items of a protocol that is `Divisible`; the first measures any other one alone.
 
     Raises:
-        StageFailure: a metric is not finite.
+        StageFailure: a metric is not finite, or the task is another one here than on the driver.
     """
     protocol = _protocol(context)
     shared = context.ranks.world > 1 and isinstance(protocol, Divisible)
@@ -46,7 +46,9 @@ def run(context: Context) -> Mapping[str, Any]:
 
 def _protocol(context: Context) -> Protocol:
     module, _, name = context.params["target"].partition(":")
-    protocol: Protocol = getattr(import_module(module), name)()
+    protocol: Protocol = getattr(import_module(module), name)(**context.params.get("fields", {}))
+    if protocol.name != context.params["task"]:
+        raise StageFailure(f"{context.params['task']} was asked for, and what is installed here is {protocol.name}")
     text = context.params.get("text")
     return protocol.reading(Path(text)) if text and isinstance(protocol, OfLocalText) else protocol
 

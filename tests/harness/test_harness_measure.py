@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from micro_sweep import WORDS, weighin
@@ -190,3 +192,14 @@ def test_tasks_says_all_about_one(text: Path) -> None:
     assert "over windows" in weighin("tasks", "wikitext2v1.window_ppl.v1").out
     assert weighin("tasks", "glue.rte.v1").code == 0
     assert "did you mean 'glue.rte.v1'?" in weighin("tasks", "glue.rt.v1").err
+
+
+def test_lm_evals_tasks_are_measured_by_the_names_that_sweeps_use(gpt2: Path, tmp_path: Path) -> None:
+    file = tmp_path / "datasets/nyu-mll/glue/sst2/validation-00000-of-00001.parquet"
+    file.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"sentence": ["a", "b", "c", "d"], "label": [0, 1, 0, 1]}), file)
+    ended = weighin("measure", gpt2, "--protocol", "lm_eval:sst2", "--mirror", tmp_path, "--json")
+    assert ended.code == 0, ended.err
+    (line,) = ended.data
+    assert line["protocol"].startswith("lm_eval.sst2.0shot.v1+")
+    assert (line["metric"], line["items"], line["protocol_facts"]["regime"]) == ("acc", 4, "zero-shot")

@@ -72,9 +72,16 @@ def test_a_constant_prediction_is_worth_nothing_and_has_no_infinite_influence(ru
 
 def test_each_reading_of_a_perplexity_is_tried() -> None:
     columns = {"nll": np.array([2.0, 6.0]), "words": np.array([1, 2]), "tokens": np.array([2, 4])}
-    assert [value for value, _ in candidates("word_perplexity", columns)] == pytest.approx([8 / 3, 2.5, 8 / 6, 1.25])
+    assert [value for value, _ in candidates("word_perplexity", columns)] == pytest.approx(
+        [8 / 3, 2.5, 8 / 6, 1.25, 4.0]
+    )
     bits = [value for value, _ in candidates("bits_per_word", columns)]
     assert bits[0] == pytest.approx(8 / 3 / np.log(2))
+
+
+def test_a_column_that_is_called_as_the_metric_comes_first() -> None:
+    columns = {"correct": np.array([1, 0, 1, 1]), "acc_norm": np.array([0, 0, 1, 0])}
+    assert [value for value, _ in candidates("acc_norm", columns)] == [0.25, 0.75]
 
 
 def test_a_compound_metric_is_the_mean_of_its_parts() -> None:
