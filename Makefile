@@ -25,7 +25,7 @@ demo: $(STAMP)  ## run the default sweep and print the leaderboard
 	$(BIN)/weighin run
 
 test: $(STAMP)  ## the default tests: CPU, no network, two minutes
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(STAMP)  ## format, lint and types
 	$(BIN)/ruff format --check .
