@@ -11,6 +11,7 @@ import scipy.stats
 import sklearn.metrics
 
 from results.influence import candidates, f1, matthews, mean, pearson, ratio, spearman
+from results.items import sample_of
 
 RNG = np.random.default_rng(1)
 N = 40
@@ -45,6 +46,21 @@ def test_ratio_variance_is_close_to_the_jackknife_and_to_simulation() -> None:
     draws = np.random.default_rng(2).integers(0, 200, (4000, 200))
     bootstrap = (nll[draws].sum(1) / weight[draws].sum(1)).std()
     assert np.sqrt((influence**2).sum() / (200 * 199)) == pytest.approx(bootstrap, rel=0.05)
+
+
+def test_items_with_likelihoods_and_hits_explain_both_metrics() -> None:
+    """LAMBADA's passages; and windows whose means are averaged."""
+    draw = np.random.default_rng(3)
+    nll, tokens = draw.uniform(1, 9, 50), draw.integers(1, 20, 50)
+    items = {"item": np.arange(50).astype(str), "nll": nll, "words": np.ones(50), "correct": np.arange(50) % 2 * 1.0}
+    assert sample_of("ppl", float(np.exp(nll.mean())), items).scale == "log"
+    assert sample_of("accuracy", 0.5, items).scale == "proportion"
+    found = sample_of(
+        "window_ppl", float(np.exp((nll / tokens).mean())), {"item": items["item"], "nll": nll, "tokens": tokens}
+    )
+    assert found.influence_N is not None
+    np.testing.assert_allclose(found.influence_N, nll / tokens - (nll / tokens).mean())
+    assert sample_of("ppl", 2.0, items).missing == "items do not reproduce the value"
 
 
 def test_mean_influence_gives_the_textbook_standard_error() -> None:
