@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,6 +122,23 @@ def export(
     typer.echo(f"wrote {export_row(row, directory, store)}")
 
 
+@app.command("glue-submission")
+def glue_submission(
+    row: Annotated[str, typer.Argument(help="Row id, or ROW#seed.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The archive.")] = Path("glue.zip"),
+    store: StoreUrl = ".weighin",
+    fill_missing: Annotated[
+        bool, typer.Option("--fill-missing", help="A constant where there are no predictions.")
+    ] = False,
+) -> None:
+    """Write a row's test predictions as the GLUE server takes them."""
+    from harness.glue_submission import write_submission
+
+    record, filled = write_submission(row, output, store, fill_missing=fill_missing)
+    constant = f"; a constant in {', '.join(filled)}" if filled else ""
+    typer.echo(f"wrote {output}: predictions of {record.id}{constant}")
+
+
 @app.command()
 def methods(
     as_json: AsJson = False,
@@ -136,11 +154,50 @@ def methods(
 
 
 @app.command()
-def tasks(as_json: AsJson = False) -> None:
-    """The tasks and protocols there are."""
-    from tasks import registry
+def tasks(
+    name: Annotated[
+        str | None, typer.Argument(help="Say all about this one; with --lm-eval part of a name, or a pattern with *.")
+    ] = None,
+    lm_eval: Annotated[bool, typer.Option("--lm-eval", help="lm-eval's own tasks, groups and tags.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The tasks and protocols there are; what one of them measures."""
+    from tasks import lm_eval_index, registry
 
-    _list({name: registry.summary(name) for name in registry.names()}, as_json)
+    if lm_eval:
+        _list({f"lm_eval:{entry.name}": entry.summary for entry in lm_eval_index.matching(name or "")}, as_json)
+    elif name is not None:
+        _list(registry.load(name).describe(), as_json)
+    else:
+        _list({name: registry.summary(name) for name in registry.names()}, as_json)
+        if not as_json:
+            version = lm_eval_index.installed()
+            typer.echo(f"lm_eval:NAME: any task of lm-eval {version}; `weighin tasks --lm-eval` lists them")
+
+
+@app.command()
+def measure(
+    model: Annotated[str, typer.Argument(help="Directory (Hugging Face's or a student's) or hub id.")],
+    protocols: Annotated[
+        list[str] | None, typer.Option("--protocol", metavar="NAME", help="By this one; may be repeated.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="By every perplexity whose data can be had.")] = False,
+    text: Annotated[Path | None, typer.Option(help="File or directory for local.* protocols.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub id.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Windows per forward pass.")] = None,
+    mirror: Mirror = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure one model, without a sweep."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    from harness.measure import Asked
+    from harness.measure import measure as measure_model
+
+    asked = Asked(
+        model=model, revision=revision, protocols=protocols or (), all_perplexities=everything, text=text, batch=batch,
+        mirror=mirror,
+    )  # fmt: skip
+    raise typer.Exit(measure_model(asked, as_json=as_json))
 
 
 @app.command()
@@ -193,7 +250,7 @@ def _list_presets(as_json: bool) -> None:
     typer.echo(json.dumps(as_data(lines), indent=2) if as_json else drawn(as_table(lines)), nl=as_json)
 
 
-def _list(found: dict[str, str], as_json: bool) -> None:
+def _list(found: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         import json
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from harness.errors import SpecError
 from results.artifacts import Artifacts
 from results.load import choose
+from results.record import Record
 from results.store import Store
 
 
@@ -18,15 +19,12 @@ def export_row(row: str, directory: Path, store_url: str) -> Path:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise SpecError(f"{directory}: exists and is not an empty directory")
     store = Store(store_url)
-    name, _, seed = row.partition("#")
-    found = [r for r in choose(store.records()) if r.row == name and (not seed or str(r.cell.seed) == seed)]
-    if not found:
-        raise SpecError(f"{row}: no such row in store {store_url}; `weighin board` lists them")
-    stages = found[0].stages
+    record = find_record(row, store)
+    stages = record.stages
     stage = "distill" if "distill" in stages else "compress"
     artifacts = Artifacts(store)
     if stage not in stages or not artifacts.manifest(stage, stages[stage]):
-        raise SpecError(f"{row}: has no student ({found[0].status}: {found[0].reason})")
+        raise SpecError(f"{row}: has no student ({record.status}: {record.reason})")
     import transformers
     from transformers import AutoTokenizer
 
@@ -36,3 +34,12 @@ def export_row(row: str, directory: Path, store_url: str) -> Path:
     source = artifacts.directory(stage, stages[stage]) / "model"
     student.save(student.materialise(student.load(source)), directory, AutoTokenizer.from_pretrained(source))
     return directory
+
+
+def find_record(row: str, store: Store) -> Record:
+    """The record of `ROW#seed`, or of the first seed of `ROW`; SpecError when there is none."""
+    name, _, seed = row.partition("#")
+    found = [r for r in choose(store.records()) if r.row == name and (not seed or str(r.cell.seed) == seed)]
+    if not found:
+        raise SpecError(f"{row}: no such row in store {store.url}; `weighin board` lists them")
+    return found[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from harness import controls
 from harness.cells import CellPlan, Contender, SweepPlan
 from harness.deepspeed_keys import check_deepspeed
+from harness.engine.held_out import FEWEST_EXAMPLES
 from harness.errors import SpecError
 from harness.execution_keys import split_deepspeed
 from harness.identity import digest
@@ -26,6 +27,7 @@ from methods.recipe import Recipe
 from results.record import Control, ControlKind
 from tasks import registry as task_registry
 from tasks.interface import Classification
+from tasks.local import OfLocalText
 
 ROW_DIGITS = 8
 NO_RECIPE = Refusal(reason="the method has no published recipe")
@@ -43,12 +45,14 @@ class Planner:
     """Resolves names, solves budgets and gives each cell its row and its stages."""
 
     def __init__(self, sweep: Sweep, mirror: Path | None) -> None:
+        sweep = sweep.model_copy(update={"tasks": named_tasks(sweep.tasks)})
         self.sweep, self.mirror = sweep, mirror
         self.targets = {choice.task: task_registry.resolve(choice.task) for choice in sweep.tasks}
-        self.tasks = {name: task_registry.load(target) for name, target in self.targets.items()}
+        self.tasks = {name: task_registry.load(name) for name in self.targets}
+        self.config = teacher_config(sweep.teacher, mirror)
         for choice in sweep.tasks:
             self._check(choice)
-        self.config = teacher_config(sweep.teacher, mirror)
+            self._read(choice)
         if sweep.teacher.pretrain:
             self._check_pretraining(sweep.teacher.pretrain.recipe)
         length, positions = sweep.calibration.sequence_length, self.config.max_position_embeddings
@@ -75,18 +79,34 @@ class Planner:
                 raise SpecError(f"tasks: {choice.task} is fine-tuned: give `finetune` for the sweep or for the task")
             if choice.before_training:
                 raise SpecError(f"tasks: {choice.task} is fine-tuned: `before_training` is for perplexity protocols")
+            if choice.predict_test and not task.test_sets():
+                raise SpecError(f"tasks: {choice.task} has no test sets: `predict_test` is for tasks that do")
             self._check_finetuning(choice, task.train_examples)
-        elif choice.finetune or choice.train_rows:
-            unused = "finetune" if choice.finetune else "train_rows"
-            raise SpecError(f"tasks: {choice.task} does not train: `{unused}` is for fine-tuned tasks")
+        elif unused := [name for name in ("finetune", "train_rows", "predict_test") if getattr(choice, name)]:
+            raise SpecError(f"tasks: {choice.task} does not train: `{unused[0]}` is for fine-tuned tasks")
+
+    def _read(self, choice: TaskChoice) -> None:
+        """Give a protocol of a local text its text; SpecError where one is missing or of no use."""
+        task = self.tasks[choice.task]
+        if isinstance(task, OfLocalText) and choice.text:
+            self.tasks[choice.task] = task.reading(Path(choice.text))
+        elif isinstance(task, OfLocalText):
+            raise SpecError(f"tasks: {choice.task} measures a text of yours: give `text: PATH`")
+        elif choice.text:
+            raise SpecError(f"tasks: {choice.task} has its own text: `text` is for local.* protocols")
 
     def _check_finetuning(self, choice: TaskChoice, examples: int | None) -> None:
-        """Raise SpecError on raw keys that contradict the recipe, or a warm-up longer than a run of known length."""
+        """Raise SpecError on raw keys that contradict the recipe, texts longer than the context, or too few rows."""
         where = f"tasks: {choice.task}: finetune" if choice.finetune else "finetune"
         recipe = choice.finetune or self.sweep.finetune
         assert recipe is not None
         check_deepspeed(where, recipe)
+        if recipe.max_length > (positions := self.config.max_position_embeddings):
+            raise SpecError(f"{where}: max_length {recipe.max_length} is more than the {positions} positions")
         rows = min((n for n in (choice.train_rows, examples) if n), default=None)
+        if rows and recipe.rates and rows < 2 * FEWEST_EXAMPLES:
+            least = f"holding {FEWEST_EXAMPLES} out takes {2 * FEWEST_EXAMPLES}"
+            raise SpecError(f"{where}.learning_rate.grid: {choice.task} has {rows} training rows; {least}")
         steps = recipe.epochs * -(-rows // recipe.batch_examples) if rows else None
         if steps and (recipe.warmup_steps or 0) > steps:
             raise SpecError(
@@ -127,7 +147,8 @@ class Planner:
         losses, identity = recipe.losses, split_deepspeed(recipe, Execution())[0]
         distilled = f"ILKD (kd {losses.kd:g}, taps {losses.taps:g})" if losses.needs_teacher else "no teacher"
         rows = f"{choice.train_rows} rows" if choice.train_rows else "all rows"
-        return f"{recipe.epochs} epochs, {rows}, {distilled}, recipe {digest([identity, choice.train_rows], 8)}"
+        trained = [f"{recipe.epochs} epochs", rows, *([f"best of {len(recipe.rates)} rates"] if recipe.rates else [])]
+        return ", ".join([*trained, distilled, f"recipe {digest([identity, choice.train_rows], 8)}"])
 
     def _contenders(self) -> Iterator[Contender]:
         for choice in self.sweep.methods:
@@ -242,6 +263,17 @@ class Planner:
             yield where, choice.kind, recipe
 
 
+def named_tasks(choices: Sequence[TaskChoice]) -> list[TaskChoice]:
+    """The tasks by their full names: lm-eval's tags and groups are several; SpecError when one is there twice."""
+    found: dict[str, TaskChoice] = {}
+    for choice in choices:
+        for name in task_registry.expand(choice.task, choice.num_fewshot):
+            if name in found:
+                raise SpecError(f"tasks: {name} is there twice")
+            found[name] = choice.model_copy(update={"task": name, "num_fewshot": None})
+    return list(found.values())
+
+
 @contextmanager
 def _naming(method: str) -> Iterator[None]:
     """Say which of the sweep's methods a MethodError is about."""
@@ -253,8 +285,11 @@ def _naming(method: str) -> Iterator[None]:
 
 def check_sources(plan: SweepPlan) -> None:
     """Raise one line naming what cannot be had, before a run starts: data sets, corpus, the teacher's weights."""
-    for task in plan.tasks.values():
+    for choice in plan.sweep.tasks:
+        task = plan.tasks[choice.task]
         task.check(plan.mirror)
+        for texts in task.test_sets().values() if choice.predict_test and isinstance(task, Classification) else ():
+            texts.check(plan.mirror)
     if plan.sweep.corpus:
         plan.sweep.corpus.check(plan.mirror)
     check_teacher(plan.sweep.teacher, plan.mirror)

@@ -83,6 +83,7 @@ def _tokens(stage: Stage, plan: SweepPlan) -> int:
     task = plan.tasks[stage.params["task"]]
     assert isinstance(task, Classification)
     rows = stage.params["train_rows"] or task.train_examples or 0
+    rows *= 1 - stage.params.get("held_out", 0)
     return int(rows * recipe["max_length"] * recipe["epochs"])
 
 

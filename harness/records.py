@@ -151,15 +151,16 @@ def _cost(stage: Stage, artifacts: Artifacts) -> StageCost:
 
 def _tuning(settled: Settled) -> Iterator[Tuning]:
     """The trials that have a result, and the rate that the training after them took."""
-    names = Trial.model_fields
-    for stage in (each for each in settled.cell.needed if each.name == "distill"):
-        trials = [
-            settled.artifacts.manifest("tune", each.key) for each in stage.parents.values() if each.name == "tune"
-        ]
-        if trials:
-            trained = settled.artifacts.manifest("distill", stage.key)
+    named = [(name, settled.cell.stages[name]) for name in settled.plan.tasks if name in settled.cell.stages]
+    trainings = [("", each) for each in settled.cell.needed if each.name == "distill"]
+    for task, stage in trainings + named:
+        tried = [parent for role, parent in stage.parents.items() if role.startswith("trial ")]
+        if tried:
+            trials = [settled.artifacts.manifest(each.name, each.key) for each in tried]
+            trained = settled.artifacts.manifest(stage.name, stage.key)
             yield Tuning(
-                trials=[Trial(**{k: v for k, v in m.result.items() if k in names}) for m in trials if m],
+                task=task,
+                trials=[Trial(**{k: v for k, v in m.result.items() if k in Trial.model_fields}) for m in trials if m],
                 learning_rate=trained.result["learning_rate"] if trained else None,
             )
 

@@ -125,14 +125,20 @@ class Calibration(Strict):
 
 
 class TaskChoice(Strict):
-    """A task and, for fine-tuned ones, how it is trained."""
+    """A task; for fine-tuned ones how it is trained, for `local.*` ones on what text."""
 
     task: str
     before_training: bool = False
     """Measure the student as compressed too, before its recipe (perplexity protocols)."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Examples in the prompt of one of lm-eval's tasks (`lm_eval:hellaswag`); None takes the task's own number."""
     train_rows: int | None = Field(default=None, gt=0)
+    predict_test: bool = False
+    """Predict the task's test sets too, for a server that scores them."""
     finetune: FineTune | None = None
     """Instead of the sweep's `finetune`."""
+    text: str | None = None
+    """File or directory that a `local.*` protocol measures."""
 
 
 class Resources(Strict):
@@ -242,7 +248,11 @@ class Sweep(Strict):
             raise ValueError("corpus: needed, because this sweep trains on text")
         if self.controls and all(r.kind == "none" for r in self.recipes):
             raise ValueError("controls: twins of cells that train, and every recipe here is none")
-        unique = (("seeds", self.seeds), ("tasks", [t.task for t in self.tasks]), ("controls", self.controls))
+        unique = (
+            ("seeds", self.seeds),
+            ("tasks", [(t.task, t.num_fewshot) for t in self.tasks]),
+            ("controls", self.controls),
+        )
         for label, values in unique:
             if len(set(values)) != len(values):
                 raise ValueError(f"{label}: the same one twice")

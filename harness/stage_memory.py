@@ -71,7 +71,7 @@ def _forecast(stage: Stage, models: _Models) -> Forecast | None:
     recipe = kind.model_validate_json(json.dumps(stage.params["recipe"]))
     assert isinstance(recipe, Recipe | FineTune)
     # The rate takes no memory: any will do.
-    optimisation = recipe if isinstance(recipe, FineTune) else recipe.optimisation(1.0)
+    optimisation = recipe.optimisation(1.0)
     rows, _ = batch_rows(stage)
     batch = Batch(rows=rows, row_tokens=recipe.max_length if isinstance(recipe, FineTune) else recipe.sequence_length)
     taught = stage.name != "teacher" and recipe.losses.needs_teacher and "teacher" in stage.parents

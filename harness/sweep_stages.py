@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cells import Contender
 from harness.execution_keys import split_deepspeed
+from harness.finetune_stages import FineTuning
 from harness.graph import Stage
 from harness.provenance import hardware
 from harness.spec import Sweep, TaskChoice
 from harness.step_budget import Training, flops_per_token, trainings
 from harness.teacher_config import teacher_fingerprint, teacher_places
 from methods.interface import Budget, Phase, Statistic
-from methods.recipe import FineTune, Optimiser, Recipe
+from methods.recipe import Optimiser, Recipe
 from results.record import ControlKind
+from tasks.hub import combined
 from tasks.interface import Classification, Task
 
 if TYPE_CHECKING:
@@ -278,12 +280,13 @@ class SweepStages:
         )
 
     def _evaluate(self, model: Stage, choice: TaskChoice, what: str) -> Stage:
-        target = self.targets[choice.task]
+        target, fields = self.targets[choice.task], self.tasks[choice.task].fields(self.mirror)
         return Stage(
             name="evaluate",
             module="harness.stages.evaluate",
             label=f"{choice.task} {what}",
-            params={"task": choice.task, "target": target},
+            params={"task": choice.task, "target": target} | ({"fields": fields} if fields else {}),
+            places={"text": str(Path(choice.text).expanduser().absolute())} if choice.text else {},
             parents={"model": model},
             data=self._data(choice.task),
             code=(target.partition(":")[0],),
@@ -306,24 +309,24 @@ class SweepStages:
             parents["teacher"] = self._finetune(reference, choice, seed, self.reference.name)
         if is_teacher:
             recipe = recipe.model_copy(update={"losses": type(recipe.losses)()})
-        return self._finetune_stage(parents, choice, recipe, seed, what, keep_model=is_teacher)
-
-    def _finetune_stage(
-        self, parents: Mapping[str, Stage], choice: TaskChoice, recipe: FineTune, seed: int, what: str, keep_model: bool
-    ) -> Stage:
-        target = self.targets[choice.task]
-        params, execution = self._trained("finetune", recipe)
-        settings = {"recipe": params, "seed": seed, "train_rows": choice.train_rows, "keep_model": keep_model}
-        return Stage(
-            name="finetune",
-            module="harness.stages.finetune",
-            label=f"{choice.task} {what} #{seed}",
-            params={"task": choice.task, "target": target} | settings,
-            parents=parents,
+        tuning = FineTuning(
+            task=choice.task,
+            target=self.targets[choice.task],
             data=self._data(choice.task),
-            code=(target.partition(":")[0],),
-            execution=execution,
+            test=self._test_data(choice) if choice.predict_test else None,
+            train_rows=choice.train_rows,
+            recipe=recipe,
+            seed=seed,
+            what=what,
+            keep_model=is_teacher,
+            execution=self.sweep.execution("finetune"),
         )
+        return tuning.stage(parents)
+
+    def _test_data(self, choice: TaskChoice) -> str:
+        task = self.tasks[choice.task]
+        assert isinstance(task, Classification)
+        return combined(texts.fingerprint(self.mirror) for texts in task.test_sets().values())
 
     def _profile(self, compressed: Stage, what: str) -> Stage:
         return Stage(

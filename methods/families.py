@@ -170,6 +170,11 @@ def family(model_type: str) -> str:
     return name
 
 
+def is_known(model_type: str) -> bool:
+    """Whether models of this type, or students of them, are of a family here."""
+    return model_type.removeprefix(STUDENT_PREFIX) in _FAMILIES
+
+
 def architecture(config: PretrainedConfig) -> Architecture:
     """Describe the dense model of a configuration; a student's replaced layers count as dense here.
 

@@ -115,32 +115,35 @@ class Optimiser(Strict):
         return round(self.warmup_fraction * steps) if self.warmup_steps is None else self.warmup_steps
 
 
-def _one_rate(value: Any) -> Any:
-    if isinstance(value, dict):
-        raise ValueError("one number; a grid of rates is for a sweep's `recipes`")
-    return value
-
-
 class Optimisation(Optimiser):
     """What the engine trains by: AdamW at one peak rate."""
 
-    learning_rate: Annotated[float, BeforeValidator(_one_rate), Field(gt=0)]
+    learning_rate: float = Field(gt=0)
 
 
-class RateGrid(Strict):
+def _ascending(rates: list[float]) -> list[float]:
+    if len(set(rates)) != len(rates):
+        raise ValueError("the same rate twice")
+    return sorted(rates)
+
+
+class Grid(Strict):
+    """Peak rates to choose from, the smallest first."""
+
+    grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2), AfterValidator(_ascending)]
+
+
+class RateGrid(Grid):
     """Peak rates of which each cell takes the best, found within its own budget.
 
     Each rate is tried for `trial_fraction` of the training, its schedule scaled to that; the loss on held-out training
     text decides. What the trials leave is the final training's.
     """
 
-    grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2), AfterValidator(sorted)]
     trial_fraction: float = Field(default=0.1, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _leaves_something(self) -> RateGrid:
-        if len(set(self.grid)) != len(self.grid):
-            raise ValueError("grid: the same rate twice")
         if len(self.grid) * self.trial_fraction >= 1:
             raise ValueError(
                 f"{len(self.grid)} rates x trial_fraction {self.trial_fraction:g} leave nothing of the training"
@@ -148,14 +151,47 @@ class RateGrid(Strict):
         return self
 
 
-LearningRate = Annotated[
-    Annotated[float, Field(gt=0), Tag("[rate]")] | Annotated[RateGrid, Tag("[grid]")],
-    Discriminator(lambda value: "[grid]" if isinstance(value, dict | RateGrid) else "[rate]"),
-]
+class FineTuneGrid(Grid):
+    """Peak rates of which each student takes the best, for each task and seed anew, whatever that costs.
+
+    Each rate is tried on the training rows without `held_out` of them, and the task's main metric on those decides. The
+    training that counts is on all of them.
+    """
+
+    held_out: float = Field(default=0.1, gt=0, le=0.5)
+    """Fraction of the training rows, and at least 100 of them."""
+    trial_epochs: int | None = Field(default=None, gt=0)
+    """None tries each rate for the epochs of the training."""
+
+
+def _kind(value: Any) -> str:
+    return "[grid]" if isinstance(value, dict | Grid) else "[rate]"
+
+
+Rate = Annotated[float, Field(gt=0), Tag("[rate]")]
+LearningRate = Annotated[Rate | Annotated[RateGrid, Tag("[grid]")], Discriminator(_kind)]
 """`1e-3`, or `{grid: [5e-4, 1e-3, 2e-3], trial_fraction: 0.1}`."""
+FineTuneRate = Annotated[Rate | Annotated[FineTuneGrid, Tag("[grid]")], Discriminator(_kind)]
+"""`5e-5`, or `{grid: [2e-5, 5e-5, 1e-4], held_out: 0.1}`."""
 
 
-class Recipe(Optimiser):
+class Tunable(Optimiser):
+    """An optimiser whose peak rate is one number, or is chosen from a grid."""
+
+    learning_rate: float | Grid
+
+    @property
+    def rates(self) -> list[float]:
+        """The rates to choose from, the smallest first; none where one is given."""
+        return self.learning_rate.grid if isinstance(self.learning_rate, Grid) else []
+
+    def optimisation(self, rate: float) -> Optimisation:
+        """What the engine needs of it, at one peak rate."""
+        fields = {name: value for name, value in self.model_dump().items() if name in Optimisation.model_fields}
+        return Optimisation.model_validate_json(json.dumps(fields | {"learning_rate": rate}))
+
+
+class Recipe(Tunable):
     """Language-model training on a budget of tokens or FLOPs: pretraining of a teacher or distillation of a student."""
 
     tokens: Count | None = None
@@ -190,20 +226,11 @@ class Recipe(Optimiser):
         assert self.tokens is not None, "how many steps FLOPs are depends on the models"
         return -(-self.tokens // self.batch_tokens)
 
-    @property
-    def rates(self) -> list[float]:
-        """The rates to choose from, the smallest first; none where one is given."""
-        return self.learning_rate.grid if isinstance(self.learning_rate, RateGrid) else []
 
-    def optimisation(self, rate: float) -> Optimisation:
-        """What the engine needs of it, at one peak rate."""
-        fields = {name: value for name, value in self.model_dump().items() if name in Optimisation.model_fields}
-        return Optimisation.model_validate_json(json.dumps(fields | {"learning_rate": rate}))
-
-
-class FineTune(Optimisation):
+class FineTune(Tunable):
     """Fine-tuning of a classification head and the model under it, for a fixed number of epochs."""
 
+    learning_rate: FineTuneRate
     epochs: int = Field(default=3, gt=0)
     batch_examples: int = Field(default=32, gt=0)
     """Examples per optimiser step over all workers."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import groupby
 from math import isfinite
 
+from results.averages import average_notes
 from results.cost import count_users, share
 from results.errors import StoreError
 from results.gains import beside
@@ -130,7 +131,8 @@ def _tabs(teacher: str, rows: Sequence[Row], controls: Sequence[Row], evidence: 
         columns = _columns([*references, *members], evidence)
         groups, comparisons = rank(_groups(members), columns, evidence)
         ordered = [Group(g.recipe, tuple(sorted(g.rows, key=lambda row: _order(row, columns)))) for g in groups]
-        notes = (*_trained(columns), *unequal_tokens(ordered), *_notes([*references, *members]))
+        notes = (*_trained(columns), *average_notes(columns, [*references, *members]))
+        notes += (*unequal_tokens(ordered), *_notes([*references, *members]))
         tab = Tab(teacher, budget, columns, tuple(references), tuple(ordered), tuple(comparisons), notes)
         tabs.append(replace(tab, twins=beside(tab.rows, controls, columns, evidence)))
     return tabs

@@ -108,12 +108,12 @@ def _jackknife(value: float, without_N: Any) -> Floats:
 
 def candidates(metric: str, columns: Columns) -> Iterator[Estimate]:
     """Every reading of `metric` that its items allow, likeliest first; perplexities are given as their logarithm."""
-    if "nll" in columns:
-        yield from _likelihood(metric, columns)
-    else:
-        yield from _classification(metric, columns)
     if metric in columns:
         yield mean(columns[metric].astype(np.float64))
+    if "nll" in columns:
+        yield from _likelihood(metric, columns)
+    if "nll" not in columns or "correct" in columns:
+        yield from _classification(metric, columns)
 
 
 def _likelihood(metric: str, columns: Columns) -> Iterator[Estimate]:
@@ -125,6 +125,7 @@ def _likelihood(metric: str, columns: Columns) -> Iterator[Estimate]:
             yield ratio(unit * nll_N, weight_N)
         if (weight_N > 0).all():
             yield mean(unit * nll_N / weight_N)
+    yield mean(unit * nll_N)
 
 
 def _classification(metric: str, columns: Columns) -> Iterator[Estimate]:

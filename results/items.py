@@ -53,18 +53,29 @@ def from_scale(value: float, scale: Scale) -> float:
 
 def sample(measured: Measured, reader: Reader) -> Sample:
     """Read a measurement's items and check that they reproduce its value; without them, the value alone."""
-    scale = scale_of(measured.metric)
-    value = to_scale(measured.value, scale)
     columns, missing = _read(measured, reader)
+    return sample_of(measured.metric, measured.value, columns, missing)
+
+
+def sample_of(metric: str, measured: float, columns: Columns | None, missing: str = "") -> Sample:
+    """A value and its items where they reproduce it; `missing` says why there are none."""
+    scale = scale_of(metric)
+    value = to_scale(measured, scale)
     if columns is None:
         return Sample(value, scale, missing=missing)
-    for estimate, influence_N in candidates(measured.metric, columns):
+    for estimate, influence_N in candidates(metric, columns):
         for unit in (1.0, 100.0):
             if abs(unit * estimate - value) <= AGREEMENT * max(abs(value), 1e-3):
-                if _is_proportion(measured.metric, columns) and unit == 1.0:
+                if _is_proportion(metric, columns) and unit == 1.0:
                     scale = "proportion"
                 return Sample(value, scale, columns["item"], unit * influence_N)
     return Sample(value, scale, missing="items do not reproduce the value")
+
+
+def _of(metric: str, columns: Columns) -> Columns:
+    """The items that a metric is over: those of `in_<metric>` where there is such a column, else all."""
+    chosen = columns.get(f"in_{metric}")
+    return columns if chosen is None else {name: column[chosen] for name, column in columns.items()}
 
 
 def _is_proportion(metric: str, columns: Columns) -> bool:
@@ -83,6 +94,7 @@ def _read(measured: Measured, reader: Reader) -> tuple[Columns | None, str]:
     columns = _columns(data)
     if columns is None:
         return None, "items file is damaged"
+    columns = _of(measured.metric, columns)
     if "item" not in columns or len(columns["item"]) < 2:
         return None, "fewer than two items"
     if len(np.unique(columns["item"])) < len(columns["item"]):

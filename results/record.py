@@ -109,8 +109,11 @@ class Trial(_Part):
 
     learning_rate: float
     held_out_loss: float | None = None
-    """Mean cross-entropy in nats per token of training text that was held out; None when the trial diverged."""
+    """Mean cross-entropy in nats per token of training text that was held out."""
+    held_out_score: float | None = None
+    """Of a fine-tuning: the task's main metric on training examples that were held out."""
     diverged_at_step: int | None = None
+    """Of a trial that diverged, which has neither of the others."""
     tokens: int
     flops: float
 
@@ -118,9 +121,11 @@ class Trial(_Part):
 class Tuning(_Part):
     """The learning rates tried for one training (a phase's, of a staged method); their cost is in `costs` too."""
 
+    task: str = ""
+    """What it is a fine-tuning for; empty for training by the recipe."""
     trials: list[Trial]
     learning_rate: float | None
-    """The one taken: of least held-out loss; None when the training has no result."""
+    """The one taken: of least held-out loss or best score; None when the training has no result."""
 
 
 class Failure(_Part):
@@ -150,7 +155,7 @@ class Record(_Part):
     speed: SpeedCard | None = None
     costs: list[StageCost] = Field(default_factory=list)
     tuning: list[Tuning] = Field(default_factory=list)
-    """Where the recipe has a grid of learning rates: one per training."""
+    """Where the recipe or a fine-tuning has a grid of learning rates: one per training."""
     curve: list[dict[str, float]] = Field(default_factory=list)
     """Loss curve of the training stage, thinned: step, tokens, loss and its parts, gradient_norm, learning_rate."""
     stages: dict[str, str] = Field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from results.averages import MEMBERS, averages
 from results.items import Sample, sample
 from results.model import Column, Score
 from results.reader import Reader
@@ -35,18 +36,25 @@ def column_of(measured: Measured) -> Column:
 
 
 def gather(records: Iterable[Record], reader: Reader, *, main_only: bool) -> Evidence:
-    """Read the measurements of one row's complete records; `main_only` leaves the other metrics' items unread."""
+    """Read the measurements of one row's complete records, and form the averages over tasks that they allow.
+
+    `main_only` leaves out the other metrics, and their items unread where no average needs them.
+    """
     samples: dict[Column, dict[int, Sample]] = {}
     values: dict[Column, dict[int, float]] = {}
     for record in records:
         if record.status != "complete":
             continue
         for measured in record.measured:
-            if measured.main or not main_only:
+            if measured.main or not main_only or (measured.protocol, measured.metric) in MEMBERS:
                 column, seed = column_of(measured), record.cell.seed
                 samples.setdefault(column, {})[seed] = sample(measured, reader)
                 values.setdefault(column, {})[seed] = measured.value
-    return Evidence(samples, values)
+    for column, by_seed in averages(samples).items():
+        samples[column] = by_seed
+        values[column] = {seed: each.value for seed, each in by_seed.items()}
+    shown = {column: by_seed for column, by_seed in samples.items() if column.main or not main_only}
+    return Evidence(shown, {column: values[column] for column in shown})
 
 
 def score(evidence: Evidence) -> dict[str, Score]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from results.formatting import count
 from results.model import Group, Row, Seed
-from results.record import Record, Trial
+from results.record import Record, Trial, Tuning
 
 STAGES = ("tune", "distill")
 """Training by the recipe: trials of learning rates, and what follows them."""
@@ -20,32 +20,33 @@ def student_training(record: Record) -> dict[str, Any]:
 
 
 def training_facts(row: Row) -> dict[str, str]:
-    """`trained on` and `tuning` in words; empty for a row that does not train."""
+    """`trained on`, `tuning` and `tuning of <task>` in words; empty for a row that does not train."""
     longest = max(row.seeds, key=lambda seed: seed.tokens)
     trained = f"{count(longest.tokens)} tokens, {count(longest.flops)} FLOPs a seed"
     facts = {"trained on": trained} if longest.tokens else {}
-    tuned = [seed for seed in row.seeds if seed.tuning]
-    return facts | ({"tuning": _tuning(tuned)} if tuned else {})
+    tasks = sorted({tuning.task for seed in row.seeds for tuning in seed.tuning})
+    return facts | {f"tuning of {task}" if task else "tuning": _tuning(row.seeds, task) for task in tasks}
 
 
-def _tuning(seeds: Sequence[Seed]) -> str:
+def _tuning(seeds: Sequence[Seed], task: str) -> str:
     """`3 rates, 90k tokens, 2.1G FLOPs a seed; chose 0.001 (seed 0), 0.002 (seed 1); diverged: 0.1 (seed 0)`."""
-    first = max(seeds, key=lambda seed: len(seed.tuning))
-    trials = [trial for tuning in first.tuning for trial in tuning.trials]
+    tuned = {seed.seed: [tuning for tuning in seed.tuning if tuning.task == task] for seed in seeds}
+    first = max(tuned.values(), key=len)
+    trials = [trial for tuning in first for trial in tuning.trials]
     rates = f"{len({trial.learning_rate for trial in trials})} rates"
-    rates += f" in each of {len(first.tuning)} phases" if len(first.tuning) > 1 else ""
+    rates += f" in each of {len(first)} phases" if len(first) > 1 else ""
     spent = f"{count(sum(t.tokens for t in trials))} tokens, {count(sum(t.flops for t in trials))} FLOPs a seed"
     parts = [f"{rates}, {spent}"]
-    chosen = {seed.seed: [f"{t.learning_rate:g}" for t in seed.tuning if t.learning_rate] for seed in seeds}
-    lost = {seed.seed: [f"{t.learning_rate:g}" for t in _diverged(seed)] for seed in seeds}
+    chosen = {seed: [f"{t.learning_rate:g}" for t in found if t.learning_rate] for seed, found in tuned.items()}
+    lost = {seed: [f"{t.learning_rate:g}" for t in _diverged(found)] for seed, found in tuned.items()}
     for word, between, found in (("chose", " then ", chosen), ("diverged:", " and ", lost)):
         told = [f"{between.join(names)} (seed {seed})" for seed, names in found.items() if names]
         parts += [f"{word} {', '.join(told)}"] if told else []
     return "; ".join(parts)
 
 
-def _diverged(seed: Seed) -> Iterator[Trial]:
-    return (trial for tuning in seed.tuning for trial in tuning.trials if trial.diverged_at_step is not None)
+def _diverged(tunings: Iterable[Tuning]) -> Iterator[Trial]:
+    return (trial for tuning in tunings for trial in tuning.trials if trial.diverged_at_step is not None)
 
 
 def unequal_tokens(groups: Iterable[Group]) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any, ClassVar
 
 from tasks.hub import HubSplit, combined, digest
 from tasks.interface import DataError
+from tasks.text_files import read_texts, text_files
 from tasks.wikitext_pages import REPO, REVISION, pages
 
 SPLITS = ("train", "validation", "test")
-SUFFIXES = (".jsonl", ".parquet", ".txt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +106,7 @@ class Corpus:
         return Path(self.directory or "").expanduser()
 
     def _files(self) -> list[Path]:
-        """All text files, sorted by their path below the directory."""
-        files = sorted(path for path in self._root().rglob("*") if path.suffix in SUFFIXES and path.is_file())
-        if not files:
-            raise DataError(f"{self}: no {', '.join(SUFFIXES)} files there")
-        return files
+        return text_files(self._root(), str(self))
 
     def _require_text(self, split: str, texts: Iterable[str]) -> None:
         if not any(text.strip() for text in texts):
@@ -121,31 +116,9 @@ class Corpus:
         files, root = self._files(), self._root()
         if (root / "train").is_dir():
             chosen = [file for file in files if file.relative_to(root).parts[0] == split]
-            return (text for file in chosen for text in self._read(file))
-        return (text for file in files for text in self._read(file) if split_of(text) == split)
-
-    def _read(self, file: Path) -> list[str]:
-        try:
-            if file.suffix == ".txt":
-                return [file.read_text(encoding="utf-8")]
-            rows = self._column(file)
-        except KeyError as error:
-            raise DataError(f"{self}: {file.name} has no column {self.column!r}") from error
-        except ValueError as error:
-            raise DataError(f"{self}: {file.name} cannot be read: {error}") from error
-        for number, text in enumerate(rows, start=1):
-            if not isinstance(text, str):
-                raise DataError(f"{self}: {file.name}, row {number}: {self.column!r} is not a string")
-        return rows
-
-    def _column(self, file: Path) -> list[Any]:
-        if file.suffix == ".jsonl":
-            lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-            return [line[self.column] if isinstance(line, dict) else None for line in lines]
-        import pyarrow.parquet as pq
-
-        rows: list[Any] = pq.ParquetFile(file).read().column(self.column).to_pylist()
-        return rows
+            return (text for file in chosen for text in read_texts(file, self.column, str(self)))
+        texts = (text for file in files for text in read_texts(file, self.column, str(self)))
+        return (text for text in texts if split_of(text) == split)
 
 
 def split_of(document: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tasks import embedded
-from tasks.interface import Classification, Examples, Metric
+from tasks.interface import Classification, Examples, Fact, Metric
 from tasks.lm_eval_perplexity import LmEvalPerplexity
 from tasks.perplexity import TokenPerplexity
 from tasks.scores import accuracy
@@ -40,6 +40,9 @@ class Manual:
 
     def check(self, mirror: Path | None) -> None:
         embedded.documents("test")
+
+    def describe(self) -> Mapping[str, Fact]:
+        return {"data": "the manual of the Python that measures", "split": "test"}
 
 
 class PydocTokens(TokenPerplexity):

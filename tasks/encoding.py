@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tasks.interface import DataError, Examples
@@ -15,22 +15,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Examples as token ids of different lengths; batches of them are padded on the right."""
+    """Examples as token ids of different lengths; batches of them are padded on the right and masked."""
 
     input_ids: Sequence[Sequence[int]]
     lengths: np.ndarray
     labels: np.ndarray
     """Class indices as int64; float64 for regression."""
     pad_token_id: int
-    """Must also be `config.pad_token_id` of the model: its classifier reads the last token that is not this one."""
+    """EOS, which every model embeds: what stands behind a text is masked, so that any token would do."""
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Encoded:
+        """Some of the examples, in the order of `rows`."""
+        ids = [self.input_ids[row] for row in rows]
+        return replace(self, input_ids=ids, lengths=self.lengths[rows], labels=self.labels[rows])
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> Encoded:
     """Tokenise; a pair becomes `first EOS second`, and tokens beyond `max_length` are cut from the longer part.
 
-    Nothing follows the last text, so that transformers' `...ForSequenceClassification` pools its last token. A
-    tokenizer without a padding token gets EOS for it: an EOS *inside* a pair is still attended to, by its mask.
-    An empty text becomes one EOS.
+    Nothing follows the last text: a classifier is read at its last token. An empty text becomes one EOS, and a pair
+    with an empty second text ends with EOS, which is attended to and read like any token.
+
+    Raises:
+        DataError: the tokenizer has no EOS token.
     """
     import numpy as np
 
@@ -43,9 +50,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: i
         second = _ids(tokenizer, examples.second)
         rows = [_joined(a, b, eos, max_length) for a, b in zip(first, second, strict=True)]
     rows = [row or [eos] for row in rows]
-    pad = eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    return Encoded(input_ids=rows, lengths=lengths, labels=np.asarray(examples.labels), pad_token_id=pad)
+    return Encoded(input_ids=rows, lengths=lengths, labels=np.asarray(examples.labels), pad_token_id=eos)
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

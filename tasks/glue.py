@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from tasks.glue_server import FILES
 from tasks.hub import HubSplit, combined
-from tasks.interface import Classification, DataError, Examples, Metric
+from tasks.interface import Classification, DataError, Examples, Metric, Unlabelled
 from tasks.scores import accuracy, f1, matthews, pearson, spearman
 
 REPO = "nyu-mll/glue"
@@ -30,7 +32,7 @@ class Glue(Classification):
     config: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")
     num_labels = 2
-    metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY,)
+    metrics: tuple[Metric, ...] = (ACCURACY,)
     splits: ClassVar[Mapping[str, tuple[str, ...]]] = {"train": ("train",), "validation": ("validation",)}
     """Our split -> the data set's splits it is made of."""
 
@@ -46,10 +48,22 @@ class Glue(Classification):
         return sample(self._read(self.splits[split][0], mirror), limit)
 
     def score(self, predictions: Sequence[float], labels: Sequence[float]) -> Mapping[str, float]:
+        self._require_finite(predictions)
+        return {metric.name: SCORES[metric](predictions, labels) for metric in self.metrics}
+
+    def test_sets(self) -> Mapping[str, Unlabelled]:
+        return {
+            name: Texts(
+                split=HubSplit(repo=REPO, config=file.config, split=file.split, revision=REVISION), columns=self.columns
+            )
+            for name, file in FILES.items()
+            if file.protocol == self.name
+        }
+
+    def _require_finite(self, predictions: Sequence[float]) -> None:
         for row, value in enumerate(predictions):
             if not math.isfinite(value):
                 raise DataError(f"{self.name}: prediction {row} is {value}")
-        return {metric.name: SCORES[metric](predictions, labels) for metric in self.metrics}
 
     def _hub_splits(self) -> list[HubSplit]:
         return [self._hub_split(name) for names in self.splits.values() for name in names]
@@ -60,13 +74,44 @@ class Glue(Classification):
     def _read(self, name: str, mirror: Path | None) -> Examples:
         """All rows of one of the data set's splits; `DataError` for a label that the task does not have."""
         split = self._hub_split(name)
-        texts = [split.column(column, mirror) for column in self.columns]
         labels = split.column("label", mirror)
         low, high = (0.0, 5.0) if self.num_labels == 1 else (0, self.num_labels - 1)
         for row, label in enumerate(labels):
-            if not low <= label <= high:
+            if not _is_label(label, low, high, whole=self.num_labels > 1):
                 raise DataError(f"{self.name}: label {label} in row {row} of {name}; expected {low} to {high}")
-        return Examples(first=texts[0], second=texts[1] if len(texts) > 1 else None, labels=labels)
+        return replace(Texts(split=split, columns=self.columns).examples(mirror), labels=labels)
+
+
+def _is_label(label: Any, low: float, high: float, *, whole: bool) -> bool:
+    return isinstance(label, int | float) and low <= label <= high and not (whole and label != int(label))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """The texts of one split, first and second where there are pairs; an empty one is a text, a missing one is not."""
+
+    split: HubSplit
+    columns: tuple[str, ...]
+
+    def fingerprint(self, mirror: Path | None) -> str:
+        return self.split.fingerprint(mirror)
+
+    def check(self, mirror: Path | None) -> None:
+        self.split.check(mirror)
+
+    def examples(self, mirror: Path | None) -> Examples:
+        """All rows, labelled -1."""
+        texts = [self._column(name, mirror) for name in self.columns]
+        if not texts[0]:
+            raise DataError(f"{self.split}: no rows")
+        return Examples(first=texts[0], second=texts[1] if len(texts) > 1 else None, labels=[-1] * len(texts[0]))
+
+    def _column(self, name: str, mirror: Path | None) -> list[str]:
+        column = self.split.column(name, mirror)
+        for row, text in enumerate(column):
+            if not isinstance(text, str):
+                raise DataError(f"{self.split}: {text} in column {name!r}, row {row}; expected a text")
+        return column
 
 
 def sample(examples: Examples, limit: int | None) -> Examples:
@@ -134,7 +179,8 @@ class Mnli(Glue):
     """Multi-Genre Natural Language Inference: entailment, neutral or contradiction.
 
     The validation split is the matched examples followed by the mismatched ones (genres not seen in training), of n
-    examples min(9815, n / 2 rounded up) matched; `accuracy` is that of the matched part.
+    examples min(9815, n / 2 rounded up) matched; `accuracy` is that of the matched part. Data that are parted otherwise
+    are refused.
     """
 
     name = "glue.mnli.v1"
@@ -154,6 +200,8 @@ class Mnli(Glue):
         parts = [self._read(name, mirror) for name in self.splits[split]]
         total = sum(len(part) for part in parts)
         number = total if limit is None else min(limit, total)
+        if _matched(total) != len(parts[0]):
+            raise DataError(f"{self.name}: {len(parts[0])} matched and {len(parts[1])} mismatched validation examples")
         matched = sample(parts[0], _matched(number))
         mismatched = sample(parts[1], number - _matched(number))
         assert matched.second is not None
@@ -165,11 +213,16 @@ class Mnli(Glue):
         )
 
     def score(self, predictions: Sequence[float], labels: Sequence[float]) -> Mapping[str, float]:
-        cut = _matched(len(labels))
-        return {
-            ACCURACY.name: accuracy(predictions[:cut], labels[:cut]),
-            MISMATCHED.name: accuracy(predictions[cut:], labels[cut:]),
-        }
+        self._require_finite(predictions)
+        parts = {metric.name: self.items_of(metric.name, len(labels)) for metric in self.metrics}
+        return {name: accuracy(predictions[part], labels[part]) for name, part in parts.items()}
+
+    def held_out_score(self, predictions: Sequence[float], labels: Sequence[float]) -> float:
+        return accuracy(predictions, labels)
+
+    def items_of(self, metric: str, number: int) -> slice:
+        cut = _matched(number)
+        return slice(cut) if metric == ACCURACY.name else slice(cut, None)
 
 
 def _matched(number: int) -> int:

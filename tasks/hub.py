@@ -1,14 +1,17 @@
 """Finds data sets and models: in the mirror first, else on the Hugging Face hub at a pinned revision.
 
-A mirror is a directory with `datasets/<owner>/<name>/<config>/<split>-*.parquet` and `models/<owner>/<name>/`, the
-hub's own names. What is found in neither place is a `DataError` of one line.
+A mirror is a directory with `datasets/<owner>/<name>/<config>/<split>-*.parquet` (or `<split>/*.parquet`, as the hub's
+own conversions have it) and `models/<owner>/<name>/`, the hub's own names. What is found in neither place is a
+`DataError` of one line.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -19,6 +22,8 @@ from tasks.interface import DataError
 TIMEOUT_S = 5.0
 """How long an unreachable hub may take to be noticed."""
 NO_REVISION = "the hub needs a revision, the commit to read"
+NO_PIN = "the hub is not asked: which commit of it holds this data is not known"
+OFFLINE = "the hub may not be asked (HF_HUB_OFFLINE is set)"
 MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 """Weights, configuration and tokenizer; never a pickle."""
 
@@ -30,21 +35,24 @@ class HubSplit:
     repo: str
     config: str
     split: str
-    revision: str
-    """Commit of the repository, 40 hex digits; used where the mirror does not have the split."""
+    revision: str | None
+    """Commit of the repository, 40 hex digits (or a ref, where the text's digest is pinned); used where the mirror does
+    not have the split. None: only a mirror can have it."""
     shards: int | None = None
     """Only the first so many files of the split."""
 
     @property
     def _patterns(self) -> tuple[str, ...]:
         if self.shards is None:
-            return (f"{self.config}/{self.split}-*.parquet",)
+            return f"{self.config}/{self.split}-*.parquet", f"{self.config}/{self.split}/*.parquet"
         return tuple(f"{self.config}/{self.split}-{number:05d}-of-*.parquet" for number in range(self.shards))
 
     def files(self, mirror: Path | None) -> list[Path]:
         """The parquet files in order; downloaded when neither the mirror nor the hub's cache has them."""
         if mirrored := self._mirrored(mirror):
             return mirrored
+        if self.revision is None:
+            raise self._missing(mirror, NO_PIN)
         directory, why = _snapshot(self.repo, "dataset", self.revision, self._patterns)
         if files := self._matching(directory) if directory else []:
             return files
@@ -66,11 +74,15 @@ class HubSplit:
         """`sha256:<digest of the mirror's files>`, else `hub:<repo>@<revision>`; nothing is downloaded."""
         if mirrored := self._mirrored(mirror):
             return f"sha256:{digest(mirrored, mirrored[0].parent)}"
-        return f"hub:{self.repo}@{self.revision}"
+        return f"hub:{self.repo}@{self.revision or 'unknown'}"
 
     def check(self, mirror: Path | None) -> None:
         """Raise `DataError` unless the mirror, the hub's cache or the reachable hub has the split."""
-        if self._mirrored(mirror) or _cached(self.repo, "dataset", self.revision, self._patterns):
+        if self._mirrored(mirror):
+            return
+        if self.revision is None:
+            raise self._missing(mirror, NO_PIN)
+        if _cached(self.repo, "dataset", self.revision, self._patterns):
             return
         if why := _unreachable(self.repo, "dataset", self.revision):
             raise self._missing(mirror, why)
@@ -82,6 +94,10 @@ class HubSplit:
 
     def _matching(self, directory: Path) -> list[Path]:
         return sorted(file for pattern in self._patterns for file in directory.glob(pattern))
+
+    def describe(self) -> dict[str, str | None]:
+        """Where it is to be had, flat."""
+        return {"data": self.repo, "config": self.config, "split": self.split, "revision": self.revision}
 
     def _missing(self, mirror: Path | None, why: str) -> DataError:
         return DataError(f"{self}: {_absent(mirror)}, and {why}")
@@ -162,6 +178,34 @@ def _absent(mirror: Path | None) -> str:
     return f"not in the mirror {mirror}" if mirror else "no mirror given (--mirror or WEIGHIN_MIRROR)"
 
 
+def offline() -> bool:
+    """True where the hub may not be asked."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def head_commit(repo: str, mirror: Path | None) -> str:
+    """The commit that the `main` of a data set is at; `DataError`: neither the mirror nor the hub has it, and why."""
+    try:
+        return _head_commit(repo)
+    except DataError as error:
+        raise DataError(f"{_absent(mirror)}, and {error}") from None
+
+
+@cache
+def _head_commit(repo: str) -> str:
+    from huggingface_hub import constants
+
+    if offline():
+        raise DataError(OFFLINE)
+    try:
+        with urlopen(f"{constants.ENDPOINT}/api/datasets/{quote(repo)}", timeout=TIMEOUT_S) as answer:
+            return str(json.load(answer)["sha"])
+    except OSError as error:
+        raise DataError(f"the hub cannot serve it ({_first_line(error)})") from error
+
+
 Kind = Literal["dataset", "model"]
 
 
@@ -183,22 +227,23 @@ def _snapshot(repo: str, kind: Kind, revision: str, patterns: tuple[str, ...]) -
 
 
 def _cached(repo: str, kind: Kind, revision: str, patterns: tuple[str, ...]) -> Path | None:
-    """The hub cache's copy, when it has files that match the first pattern."""
+    """The hub cache's copy, when it has files of the split, or of a model those that match the first pattern."""
     from huggingface_hub import snapshot_download
 
     try:
         found = Path(snapshot_download(repo, repo_type=kind, revision=revision, local_files_only=True))
     except OSError:
         return None
-    return found if next(found.glob(patterns[0]), None) else None
+    needed = patterns if kind == "dataset" else patterns[:1]
+    return found if any(next(found.glob(pattern), None) for pattern in needed) else None
 
 
 def _unreachable(repo: str, kind: Kind, revision: str) -> str:
     """Why the hub cannot serve the revision, or nothing when it can; takes `TIMEOUT_S` at most."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return "the hub may not be asked (HF_HUB_OFFLINE is set)"
+    if offline():
+        return OFFLINE
     url = f"{constants.ENDPOINT}/api/{kind}s/{repo}/revision/{quote(revision, safe='')}"
     try:
         with urlopen(url, timeout=TIMEOUT_S):

@@ -7,25 +7,19 @@ counts the words and bytes of the page *before* it was detokenised.
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from copy import deepcopy
 from importlib.metadata import version
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tasks.interface import DataError, Measurement, Metric, Protocol
+from tasks.interface import DataError, Fact, Measurement, Metric, Protocol
+from tasks.likelihood import finite
+from tasks.lm_eval_model import quiet, scorer
 from tasks.source import TextSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TASK = "wikitext"
-VERY_LARGE = 10**30
-"""Tokens; what transformers itself uses for no limit."""
 METRICS = {"word_ppl": "word_perplexity", "byte_ppl": "byte_perplexity", "bits_per_byte": "bits_per_byte"}
 """Our name of a metric -> lm-eval's."""
 AGGREGATIONS = {
@@ -46,7 +40,7 @@ class LmEvalPerplexity(Protocol):
         Metric(name="byte_ppl", unit="perplexity per byte", higher_is_better=False),
         Metric(name="bits_per_byte", unit="bits per byte", higher_is_better=False),
     )
-    source: ClassVar[TextSource]
+    source: TextSource
     context: ClassVar[int] = 1024
     """Longest window in tokens; a model with fewer positions gets windows as long as it has."""
     batch_windows: ClassVar[int] = 4
@@ -58,28 +52,33 @@ class LmEvalPerplexity(Protocol):
     def check(self, mirror: Path | None) -> None:
         self.source.check(mirror)
 
+    def describe(self) -> dict[str, Fact]:
+        return {
+            **super().describe(),
+            **self.source.describe(),
+            "detokenised": True,
+            "documents": "apart, each after a BOS or EOS token",
+            "empty_documents": "skipped",
+            "context_tokens": self.context,
+            "stride_tokens": self.context,
+            "scored": "every token once; a document's last window is filled up with the tokens before it",
+            "normaliser": "word or byte of the document before it was detokenised",
+            "average": "over words or bytes",
+            "regime": "zero-shot",
+        }
+
     def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, mirror: Path | None) -> Measurement:
         """Run lm-eval on the pages; `DataError` when there are none or a log-likelihood is not finite."""
-        from lm_eval.models.huggingface import HFLM
-
-        pages = self.source.documents(mirror)
+        found = self.source.documents(mirror)
+        pages = [page for page in found if page.strip()]
         if not pages:
             raise DataError(f"{self.name}: the text has no pages")
         context = min(self.context, getattr(model.config, "max_position_embeddings", None) or self.context)
-        with _quiet():
-            scorer = HFLM(
-                pretrained=model,
-                tokenizer=_own_copy(tokenizer),
-                batch_size=self.batch_windows,
-                device=str(model.device),
-                max_length=context,
-            )
-            results = _evaluate(scorer, pages)
+        with quiet():
+            results = _evaluate(scorer(self.name, model, tokenizer, self.batch_windows, context), pages)
         samples = sorted(results["samples"][TASK], key=lambda sample: sample["doc_id"])
         nll = [-float(sample["word_perplexity"][0]) for sample in samples]
-        for page, value in enumerate(nll):
-            if not math.isfinite(value):
-                raise DataError(f"{self.name}: the model's log-likelihood of page {page} is {value}")
+        finite(self.name, nll, [f"page {page}" for page in range(len(nll))])
         return Measurement(
             metrics={ours: float(results["results"][TASK][f"{theirs},none"]) for ours, theirs in METRICS.items()},
             items={
@@ -88,18 +87,16 @@ class LmEvalPerplexity(Protocol):
                 "words": [int(sample["word_perplexity"][1]) for sample in samples],
                 "bytes": [int(sample["byte_perplexity"][1]) for sample in samples],
             },
-            details={"context": context, "lm_eval": version("lm_eval"), "pages": len(pages)},
+            details={
+                "context": context,
+                "lm_eval": version("lm_eval"),
+                "pages": len(pages),
+                "empty_documents": len(found) - len(pages),
+            },
         )
 
 
-def _own_copy(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A tokenizer that HFLM may give a padding token, and that does not warn of pages longer than the context."""
-    copied = deepcopy(tokenizer)
-    copied.model_max_length = VERY_LARGE
-    return copied
-
-
-def _evaluate(scorer: Any, pages: list[str]) -> Any:
+def _evaluate(lm: Any, pages: list[str]) -> Any:
     """lm-eval's results, samples included, for its `wikitext` task with `pages` as the test documents."""
     from datasets import Dataset, DatasetDict
     from lm_eval.api.task import ConfigurableTask
@@ -126,17 +123,4 @@ def _evaluate(scorer: Any, pages: list[str]) -> Any:
             "metadata": {"version": 2.0},
         }
     )
-    return evaluate(lm=scorer, task_dict={TASK: task}, bootstrap_iters=0, log_samples=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep lm-eval's progress bars and log lines off the terminal; exceptions pass."""
-    log = logging.getLogger("lm_eval")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with redirect_stderr(StringIO()):
-            yield
-    finally:
-        log.setLevel(level)
+    return evaluate(lm=lm, task_dict={TASK: task}, bootstrap_iters=0, log_samples=True)

@@ -1,58 +1,59 @@
-"""Token perplexity over windows of a text: exp(sum of negative log-likelihoods / number of scored tokens).
+"""Perplexity over windows of a text: exp(sum of negative log-likelihoods / what they are shared by).
 
 Jelinek et al., "Perplexity - a measure of the difficulty of speech recognition tasks", JASA 62 S1 (1977); the windows
-are those of the transformers documentation, "Perplexity of fixed-length models".
+are those of the transformers documentation, "Perplexity of fixed-length models". The fields of `TokenPerplexity` say
+everything on which published numbers of one model and one data set differ.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from tasks.interface import DataError, Measurement, Metric, Protocol
+from tasks.interface import ALONE, DataError, Divisible, Fact, Measurement, Metric, Run
+from tasks.likelihood import Window, check_head, check_vocabulary, finite, score_windows, windows
 from tasks.source import TextSource
+from tasks.token_stream import Normaliser, TokenStream, apart, joined
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-HEAD_POSITIONS = 512
-"""Positions whose logits exist at once: memory is HEAD_POSITIONS x vocabulary, whatever batch and context are."""
+BY_TOKEN = Metric(name="ppl", unit="perplexity per token", higher_is_better=False)
+BY_WORD = Metric(name="word_ppl", unit="perplexity per word", higher_is_better=False)
+BY_BYTE = Metric(name="byte_ppl", unit="perplexity per byte", higher_is_better=False)
+BY_WINDOW = Metric(name="window_ppl", unit="perplexity per token, mean over windows", higher_is_better=False)
 
 
-@dataclass(frozen=True)
-class Window:
-    """Tokens `begin:end` are read; the negative log-likelihoods of tokens `first:end` are summed."""
+class TokenPerplexity(Divisible):
+    """Perplexity of a text in windows.
 
-    begin: int
-    first: int
-    end: int
-
-
-class TokenPerplexity(Protocol):
-    """Perplexity per token of the documents joined to one text.
-
-    A subclass says `name` and `source`, and where they differ the fields below. Items are windows with `nll` (nats)
-    and `tokens` (those scored).
+    A subclass says `name` and `source`, and where they differ the fields below. Items are windows with `nll` (nats),
+    `tokens` (those scored) and, where they are the normaliser, `words` or `bytes`.
     """
 
-    metrics = (Metric(name="ppl", unit="perplexity per token", higher_is_better=False),)
-    source: ClassVar[TextSource]
-    join: ClassVar[str] = "\n\n"
-    """What stands between two documents."""
+    metrics = (BY_TOKEN,)
+    """One, that of `normaliser` and `average`."""
+    source: TextSource
+    join: ClassVar[str | None] = "\n\n"
+    """What stands between two documents; None scores each of them apart, after one BOS or EOS token."""
+    empty: ClassVar[Literal["skipped", "joined"]] = "skipped"
+    """What becomes of documents without a letter; where documents are a file's lines, they belong to the text."""
+    special_tokens: ClassVar[bool] = False
+    """Add the tokens that the tokenizer puts around a text; GPT-2's has none."""
     context: ClassVar[int] = 1024
     """Tokens per window; a model with fewer positions gets windows as long as it has."""
-    stride: ClassVar[int] = 1024
-    """Tokens from one window's start to the next one's; shrinks in proportion to the context."""
+    stride: ClassVar[int | None] = None
+    """Tokens from one window's start to the next one's; None is the context. Shrinks in proportion to the context."""
+    short_window: ClassVar[Literal["scored", "dropped"]] = "scored"
+    """What becomes of the last window, where it is shorter than the others."""
+    normaliser: ClassVar[Normaliser] = "token"
+    """What the negative log-likelihoods are shared by. A word counts where its first letter is in a scored token."""
+    average: ClassVar[Literal["tokens", "windows"]] = "tokens"
+    """`windows`: exp(mean of the windows' means), as some papers do: a short window weighs as much as a full one."""
     limit_windows: ClassVar[int | None] = None
     """Score this many windows only, from the text's start."""
-    batch_windows: ClassVar[int] = 8
-    """Windows per forward pass: execution, the result is the same up to rounding."""
 
     def fingerprint(self, mirror: Path | None) -> str:
         return self.source.fingerprint(mirror)
@@ -60,99 +61,101 @@ class TokenPerplexity(Protocol):
     def check(self, mirror: Path | None) -> None:
         self.source.check(mirror)
 
-    def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, mirror: Path | None) -> Measurement:
-        """Sum the negative log-likelihoods over all windows; `DataError` for too short a text or non-finite logits."""
-        import numpy as np
+    def describe(self) -> dict[str, Fact]:
+        stride = self.stride or self.context
+        unscored = "each window's first token has no context" if stride == self.context else "the first has none"
+        return {
+            **super().describe(),
+            **self.source.describe(),
+            "detokenised": False,
+            "documents": "apart, each after a BOS or EOS token" if self.join is None else f"joined by {self.join!r}",
+            "empty_documents": self.empty,
+            "special_tokens": self.special_tokens,
+            "context_tokens": self.context,
+            "stride_tokens": stride,
+            "scored": f"every token once; {unscored}",
+            "short_last_window": self.short_window,
+            "limit_windows": self.limit_windows,
+            "normaliser": self.normaliser,
+            "average": f"over {self.average}",
+            "regime": "zero-shot",
+        }
 
-        text = self.join.join(self.source.documents(mirror))
-        ids = np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int64)
-        if len(ids) < 2:
-            raise DataError(f"{self.name}: the text has {len(ids)} tokens; perplexity needs at least two")
+    def measure(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, mirror: Path | None, run: Run = ALONE
+    ) -> Measurement:
+        """Score all windows.
+
+        Raises:
+            DataError: fewer than two tokens, another model's tokenizer, or log-likelihoods that are not finite.
+        """
+        found = self.source.documents(mirror)
+        documents = [text for text in found if text.strip() or self.empty == "joined"]
+        stream = self._stream(documents, tokenizer)
         context = min(self.context, getattr(model.config, "max_position_embeddings", None) or self.context)
-        stride = max(1, self.stride * context // self.context)
-        spans = list(windows(len(ids), context, stride))[: self.limit_windows]
-        _check_head(model, ids)
-        nll = window_nll(model, ids, spans, self.batch_windows)
-        for span, value in zip(spans, nll, strict=True):
-            if not math.isfinite(value):
-                raise DataError(f"{self.name}: the model's log-likelihood of tokens {span.first}:{span.end} is {value}")
-        tokens = [span.end - span.first for span in spans]
+        stride = max(1, (self.stride or self.context) * context // self.context)
+        spans, dropped = self._spans(stream, context, stride)
+        check_vocabulary(self.name, model, tokenizer, int(stream.ids_N.max()))
+        check_head(model, stream.ids_N)
+        nll = score_windows(model, stream.ids_N, spans, run).nll
+        items = [f"{span.first}:{span.end}" for span in spans]
+        finite(self.name, nll, [f"tokens {item}" for item in items])
+        weight = [int(stream.weight_N[span.first : span.end].sum()) for span in spans]
+        columns: dict[str, Sequence[Any]] = {"item": items, "nll": nll, "tokens": [span.scored for span in spans]}
         return Measurement(
-            metrics={"ppl": math.exp(math.fsum(nll) / sum(tokens))},
-            items={"item": [f"{span.first}:{span.end}" for span in spans], "nll": nll, "tokens": tokens},
-            details={"context": context, "stride": stride, "windows": len(spans)},
+            metrics={self.metrics[0].name: self._perplexity(nll, weight)},
+            items=columns | {f"{self.normaliser}s": weight},
+            details={
+                "context": context,
+                "stride": stride,
+                "windows": len(spans),
+                "documents": len(documents),
+                "empty_documents": len(found) - len(documents),
+                "dropped_tokens": dropped,
+            }
+            | self._notes(stream, spans, context),
         )
 
+    def _stream(self, documents: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> TokenStream:
+        if not documents:
+            raise DataError(f"{self.name}: the text has no document that is not empty")
+        if self.join is None:
+            return apart(documents, tokenizer, self.normaliser)
+        return joined(self.join.join(documents), tokenizer, self.normaliser, special=self.special_tokens)
 
-def windows(length: int, context: int, stride: int) -> Iterator[Window]:
-    """Windows over `length` tokens: each token but the text's first is scored at most once.
+    def _spans(self, stream: TokenStream, context: int, stride: int) -> tuple[list[Window], int]:
+        """The windows to score, and how many tokens at texts' ends are left out."""
+        spans, dropped, begin = [], 0, 0
+        for end in stream.ends:
+            of_text = list(windows(end - begin, context, stride))
+            if self.short_window == "dropped" and len(of_text) > 1 and of_text[-1].length < context:
+                dropped += of_text.pop().length
+            spans += [Window(begin + w.begin, begin + w.first, begin + w.end) for w in of_text]
+            begin = end
+        if not spans:
+            raise DataError(f"{self.name}: the text has {len(stream.ids_N)} tokens; perplexity needs at least two")
+        return spans[: self.limit_windows], dropped
 
-    With stride = context, the first token of each window has no context and is not scored; with less, the windows
-    overlap and every token but the text's first is scored.
-    """
-    done = 0
-    for begin in range(0, length, stride):
-        end = min(begin + context, length)
-        first = max(done, begin + 1)
-        if first < end:
-            yield Window(begin, first, end)
-        done = end
-        if end == length:
-            return
+    def _perplexity(self, nll: Sequence[float], weight: Sequence[int]) -> float:
+        if self.average == "windows":
+            return exp(math.fsum(n / w for n, w in zip(nll, weight, strict=True)) / len(nll))
+        if not sum(weight):
+            raise DataError(f"{self.name}: no {self.normaliser} begins in a scored token")
+        return exp(math.fsum(nll) / sum(weight))
 
-
-def window_nll(model: PreTrainedModel, ids: np.ndarray, spans: list[Window], batch_windows: int) -> list[float]:
-    """Negative log-likelihood (nats) of each window's scored tokens.
-
-    Windows of one length share a forward pass, so nothing is padded. The body of the model runs once per batch, the
-    output matrix only at scored positions, `HEAD_POSITIONS` of them at a time.
-    """
-    import torch
-
-    nll: list[float] = []
-    with torch.inference_mode():
-        for _, group in groupby(spans, key=lambda span: span.end - span.begin):
-            same = list(group)
-            for start in range(0, len(same), batch_windows):
-                nll += _batch_nll(model, ids, same[start : start + batch_windows])
-    return nll
-
-
-def _batch_nll(model: PreTrainedModel, ids: np.ndarray, spans: list[Window]) -> list[float]:
-    """Legend: B windows, T tokens of a window, D hidden width, S scored positions of the batch, V vocabulary."""
-    import numpy as np
-    import torch
-
-    ids_BT = torch.from_numpy(np.stack([ids[span.begin : span.end] for span in spans])).to(model.device)
-    hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-    scored_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
-    for row, span in enumerate(spans):
-        scored_BT[row, span.first - span.begin :] = True
-    hidden_SD = hidden_BTD[:, :-1][scored_BT[:, 1:]]
-    nll_S = _token_nll(model, hidden_SD, ids_BT[scored_BT])
-    sizes = [span.end - span.first for span in spans]
-    return [float(part.sum()) for part in torch.split(nll_S, sizes)]
+    def _notes(self, stream: TokenStream, spans: Sequence[Window], context: int) -> dict[str, str]:
+        """What a reader would not expect of the number."""
+        notes = []
+        if context < self.context:
+            notes.append(f"the model has {context} positions: windows of {context} tokens, not {self.context}")
+        if self.join is not None and len(stream.ids_N) < context:
+            notes.append(f"the text is shorter than the context: one window of {len(stream.ids_N)} tokens")
+        return {"note": "; ".join(notes)} if notes else {}
 
 
-def _token_nll(model: PreTrainedModel, hidden_SD: torch.Tensor, target_S: torch.Tensor) -> torch.Tensor:
-    """-log softmax(head(hidden))[target] in float64, shape (S,)."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    head = model.get_output_embeddings()
-    starts = range(0, len(target_S), HEAD_POSITIONS)
-    parts = [(hidden_SD[i : i + HEAD_POSITIONS], target_S[i : i + HEAD_POSITIONS]) for i in starts]
-    return torch.cat([cross_entropy(head(h).float(), t, reduction="none").double() for h, t in parts])
-
-
-def _check_head(model: PreTrainedModel, ids: np.ndarray) -> None:
-    """Refuse a model that does more to its logits than its output matrix does (scales, soft caps)."""
-    import torch
-
-    ids_BT = torch.from_numpy(ids[None, :8].copy()).to(model.device)
-    with torch.inference_mode():
-        hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-        ours = model.get_output_embeddings()(hidden_BTD)
-        theirs = model(input_ids=ids_BT, use_cache=False).logits
-    if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-3, equal_nan=True):
-        raise DataError(f"{type(model).__name__}: its logits are not its output matrix times its last hidden state")
+def exp(nats: float) -> float:
+    """e^nats, infinite where a float has no room for it."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf

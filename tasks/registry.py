@@ -3,6 +3,9 @@
 A task is a top-level class in a module of `tasks/` whose body says `name = "<data>.<what>.v<version>"`; nothing else
 registers it. The name is read from the syntax tree, so listing costs no import. Other distributions add tasks through
 the entry-point group `weighin.tasks` (`"<name>" = "module:Class"`). The class is built without arguments.
+
+lm-eval's tasks are protocols too, thousands of them, and not listed: `lm_eval:<task>`, or in full
+`lm_eval.<task>.<n>shot.v<version>+<lm-eval's version>`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from pathlib import Path
 from tasks.interface import DataError, Task
 
 GROUP = "weighin.tasks"
+LM_EVAL_TASK = "tasks.lm_eval_task:LmEvalTask"
 VERSIONED = re.compile(r"\.v\d+$")
 
 
@@ -28,6 +32,8 @@ def names() -> tuple[str, ...]:
 
 def resolve(name: str) -> str:
     """`module:Class` of the task called `name`; `DataError` naming the nearest one when there is none."""
+    if is_lm_eval(name):
+        return LM_EVAL_TASK
     known = _targets()
     if name not in known:
         close = get_close_matches(name, sorted(known), n=1, cutoff=0.4)
@@ -38,9 +44,32 @@ def resolve(name: str) -> str:
 
 def load(name: str) -> Task:
     """The task called `name`, or the one at a `module:Class` that `resolve` returned; its module is imported now."""
+    if is_lm_eval(name):
+        from tasks.lm_eval_task import LmEvalTask
+
+        return LmEvalTask.named(name)
     module, _, attribute = (name if ":" in name else resolve(name)).partition(":")
     task: Task = getattr(import_module(module), attribute)()
     return task
+
+
+def is_lm_eval(name: str) -> bool:
+    """True for the name of one of lm-eval's own tasks."""
+    return name.startswith(("lm_eval:", "lm_eval."))
+
+
+def expand(name: str, num_fewshot: int | None = None) -> list[str]:
+    """The tasks that a name in a sweep stands for: itself, or what `lm_eval:<task, tag or group>` is in full.
+
+    `DataError` for `num_fewshot` where the number of examples in the prompt is not to be chosen.
+    """
+    if name.startswith("lm_eval:"):
+        from tasks.lm_eval_task import protocols
+
+        return protocols(name, num_fewshot)
+    if num_fewshot is not None:
+        raise DataError(f"{name}: `num_fewshot` is for lm-eval's tasks, `lm_eval:<task>`")
+    return [name]
 
 
 def summary(name: str) -> str:

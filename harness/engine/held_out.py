@@ -1,4 +1,4 @@
-"""Training text that nothing of a tuned recipe trains on, the end of the stream: learning rates are compared on it."""
+"""What learning rates are compared on: the end of the training text, or some of a task's training examples."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stage import StageFailure
-from tasks.perplexity import window_nll, windows
+from tasks.likelihood import score_windows, windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FRACTION, FEWEST, MOST = 0.01, 8, 512
 """Windows held out: a hundredth of the text's, within these bounds."""
-_BATCH_TOKENS = 2**12
+FEWEST_EXAMPLES = 100
 
 
 def split_held_out(
@@ -38,9 +38,31 @@ def split_held_out(
     return tokens[:cut], tokens[cut:]
 
 
+def split_examples(labels: NDArray[np.generic], fraction: float) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Rows to train on, and rows that are held out: `fraction` of them and at least 100, in their order.
+
+    The same for every model and seed. Rows are shuffled, sorted by label, and taken at equal distances, so that each
+    class (of a regression: each range of labels) has its share to within one row.
+
+    Raises:
+        StageFailure: there are fewer than twice the fewest rows to hold out.
+    """
+    if len(labels) < 2 * FEWEST_EXAMPLES:
+        raise StageFailure(
+            f"learning_rate.grid: the task has {len(labels)} training rows; holding {FEWEST_EXAMPLES} out takes "
+            f"{2 * FEWEST_EXAMPLES}"
+        )
+    count = max(FEWEST_EXAMPLES, round(fraction * len(labels)))
+    shuffled = np.random.Generator(np.random.Philox(key=[0, 0])).permutation(len(labels))
+    by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    out = np.zeros(len(labels), dtype=bool)
+    out[by_label[((np.arange(count) + 0.5) * len(labels) / count).astype(np.int64)]] = True
+    return np.flatnonzero(~out), np.flatnonzero(out)
+
+
 def held_out_loss(model: PreTrainedModel, tokens: NDArray[np.integer], sequence_length: int) -> float:
     """Mean cross-entropy in nats per token over windows of the text; the first token of each has no context."""
     spans = list(windows(len(tokens), sequence_length, sequence_length))
     ids = np.asarray(tokens, dtype=np.int64)
-    nll = window_nll(model.eval(), ids, spans, max(1, _BATCH_TOKENS // sequence_length))
+    nll = score_windows(model.eval(), ids, spans).nll
     return math.fsum(nll) / sum(span.end - span.first for span in spans)

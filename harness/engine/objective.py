@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from harness.engine.divergences import distillation, divergence_of
 from harness.engine.losses import cross_entropy
+from harness.engine.pooling import last_token_logits
 from harness.engine.taps import Recording, check_taps, projections, recording, tap_loss
 from harness.engine.vocabulary import VocabularyLoss, check_head
 from harness.stage import StageFailure
@@ -135,16 +136,16 @@ class ClassificationObjective(Objective):
     """
 
     def forward(self, batch: Batch) -> Tensor:
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        inputs = batch["input_ids"], batch["attention_mask"]
         with recording(self.student, self.taps, "student") as ours:
-            logits_BC = self.student(**inputs, use_cache=False).logits.float()
+            logits_BC = last_token_logits(self.student, *inputs)
         hard = self._hard_loss(logits_BC, batch["labels"])
         self.parts = {"ce": hard.detach()}
         loss = self.losses.ce * hard
         if self.teacher is None:
             return loss
         with torch.no_grad(), recording(self.teacher, self.taps, "teacher") as theirs:
-            teacher_BC = self.teacher(**inputs, use_cache=False).logits.float()
+            teacher_BC = last_token_logits(self.teacher, *inputs)
         if self.losses.kd:
             soft = self._soft_loss(logits_BC, teacher_BC)
             self.parts["kd"] = soft.detach()

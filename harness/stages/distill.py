@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from harness.engine.held_out import split_held_out
 from harness.stage import Context
 from harness.stages.language_model import keep_trained, read_tokens, taught, train_language_model
-from harness.stages.tune import best_rate
+from harness.stages.trials import best_rate
 from methods.recipe import Recipe
 
 
@@ -29,7 +29,7 @@ def run(context: Context) -> Mapping[str, Any]:
     if isinstance(recipe.learning_rate, float):
         rate = recipe.learning_rate
     else:
-        rate = best_rate(context.inputs)
+        rate = best_rate(context.inputs, "held_out_loss")
         tokens, _ = split_held_out(tokens, recipe.sequence_length)
     trainee = taught(context, recipe)
     result = train_language_model(context, trainee, tokens, recipe, rate)

@@ -5,19 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from harness.engine.held_out import held_out_loss, split_held_out
-from harness.stage import Context, Diverged, StageFailure
+from harness.stage import Context, Diverged
 from harness.stages.language_model import read_tokens, taught, train_language_model
 from methods.recipe import Recipe
-
-
-class AllDiverged(StageFailure):
-    """No learning rate of the grid is low enough."""
-
-    failure_class = "diverged"
 
 
 def run(context: Context) -> Mapping[str, Any]:
@@ -46,19 +39,3 @@ def run(context: Context) -> Mapping[str, Any]:
     tokens = steps * recipe.batch_tokens
     spent = {"tokens": tokens, "flops": tokens * trainee.flops_per_token, **ran}
     return {**trial, "held_out_tokens": len(held_out), **spent}
-
-
-def best_rate(inputs: Mapping[str, Path]) -> float:
-    """The rate of least held-out loss among the `trial` inputs; of equal ones the smallest.
-
-    Raises:
-        AllDiverged: no trial has a loss.
-    """
-    trials = [
-        json.loads((path / "trial.json").read_text()) for role, path in inputs.items() if role.startswith("trial ")
-    ]
-    tried = [(trial["held_out_loss"], trial["learning_rate"]) for trial in trials if "held_out_loss" in trial]
-    if not tried:
-        ended = ", ".join(f"{trial['learning_rate']:g} at step {trial['diverged_at_step']}" for trial in trials)
-        raise AllDiverged(f"every learning rate of the grid diverged: {ended}")
-    return float(min(tried)[1])

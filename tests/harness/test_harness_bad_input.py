@@ -111,7 +111,7 @@ def test_a_mirror_that_lacks_the_data(refused: Any, tmp_path: Path) -> None:
         f"bad.yaml: data set Salesforce/wikitext, config wikitext-2-raw-v1, split train: not in the mirror {mirror}"
         in said
     )
-    said = refused("--mirror", mirror, tasks=["glue.cola.v1"], finetune={"learning_rate": 1e-3})
+    said = refused("--mirror", mirror, tasks=["glue.cola.v1"], finetune={"learning_rate": 1e-3, "max_length": 32})
     assert "bad.yaml: data set nyu-mll/glue, config cola, split train: not in the mirror" in said
     said = refused("--mirror", mirror, teacher=teacher(model="no/such", revision="0" * 40))
     assert f"bad.yaml: teacher t: does not load: model no/such: not in the mirror {mirror}" in said

@@ -28,7 +28,7 @@ from results.store import Store
 
 BOTH = ["no_teacher", "random_init"]
 METHODS = ["identity", "svd", "staged", "left_only", {"tensor_train": {"initialisation": "random"}}]
-FINETUNE = {"learning_rate": 1e-3, "losses": {"ce": 1, "kd": 1}}
+FINETUNE = {"learning_rate": 1e-3, "max_length": 32, "losses": {"ce": 1, "kd": 1}}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from harness.planner import plan_sweep
 from harness.spec import load_sweep
 from methods.interface import MethodError
 
-FINETUNE = {"learning_rate": 1e-3, "losses": {"ce": 1, "kd": 1}}
+FINETUNE = {"learning_rate": 1e-3, "max_length": 32, "losses": {"ce": 1, "kd": 1}}
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_the_teachers_finetuning_is_the_identity_rows(planned: Any) -> None:
 
 
 def test_without_the_teachers_losses_finetuning_needs_no_teacher(planned: Any) -> None:
-    plan = planned(tasks=["pydoc.reversed.v1"], finetune={"learning_rate": 1e-3})
+    plan = planned(tasks=["pydoc.reversed.v1"], finetune={"learning_rate": 1e-3, "max_length": 32})
     assert "teacher" not in cell(plan, "svd").stages["pydoc.reversed.v1"].parents
 
 
@@ -107,8 +107,8 @@ def test_the_teacher_is_finetuned_also_where_identity_is_not_asked_for(planned: 
 
 
 def test_a_task_brings_its_own_finetuning(planned: Any) -> None:
-    own = {"task": "pydoc.reversed.v1", "finetune": {"learning_rate": 5e-3}, "train_rows": 8}
-    plan = planned(tasks=[own, "pydoc.follows.v1"], finetune={"learning_rate": 1e-3})
+    own = {"task": "pydoc.reversed.v1", "finetune": {"learning_rate": 5e-3, "max_length": 32}, "train_rows": 8}
+    plan = planned(tasks=[own, "pydoc.follows.v1"], finetune={"learning_rate": 1e-3, "max_length": 32})
     found = cell(plan, "identity").stages
     assert found["pydoc.reversed.v1"].params["recipe"]["learning_rate"] == 5e-3
     assert found["pydoc.reversed.v1"].params["train_rows"] == 8

@@ -102,7 +102,7 @@ def pretrained(**changes: Any) -> dict[str, Any]:
 def finetuned(**changes: Any) -> dict[str, Any]:
     return {
         "tasks": [{"task": "pydoc.reversed.v1", "train_rows": 8}],
-        "finetune": {"learning_rate": 1e-3, "epochs": 2, "batch_examples": 4} | changes,
+        "finetune": {"learning_rate": 1e-3, "epochs": 2, "batch_examples": 4, "max_length": 32} | changes,
     }
 
 
@@ -119,7 +119,7 @@ def finetuned(**changes: Any) -> dict[str, Any]:
             shared(learning_rate={"grid": [1e-3]}),
             "recipes.0.shared.learning_rate.grid: List should have at least 2 items",
         ),
-        (shared(learning_rate={"grid": [1e-3, 1e-3]}), "recipes.0.shared.learning_rate: grid: the same rate twice"),
+        (shared(learning_rate={"grid": [1e-3, 1e-3]}), "recipes.0.shared.learning_rate.grid: the same rate twice"),
         (
             shared(learning_rate={"grid": [1e-3, 1e-2], "trial_fraction": 0.5}),
             "recipes.0.shared.learning_rate: 2 rates x trial_fraction 0.5 leave nothing of the training",
@@ -145,7 +145,24 @@ def finetuned(**changes: Any) -> dict[str, Any]:
         ),
         (
             finetuned(learning_rate=GRID),
-            "finetune.learning_rate: one number; a grid of rates is for a sweep's `recipes`",
+            "finetune.learning_rate.trial_fraction: unknown key; known: grid, held_out, trial_epochs",
+        ),
+        (
+            finetuned(learning_rate={"grid": [1e-3, 1e-2], "held_out": 0.6}),
+            "finetune.learning_rate.held_out: Input should be less than or equal to 0.5",
+        ),
+        (
+            finetuned(learning_rate={"grid": [1e-3, 1e-2]}),
+            "finetune.learning_rate.grid: pydoc.reversed.v1 has 8 training rows; holding 100 out takes 200",
+        ),
+        (finetuned(max_length=33), "finetune: max_length 33 is more than the 32 positions"),
+        (
+            finetuned() | {"tasks": [{"task": "pydoc.reversed.v1", "predict_test": True}]},
+            "tasks: pydoc.reversed.v1 has no test sets: `predict_test` is for tasks that do",
+        ),
+        (
+            {"tasks": [{"task": "words.token_ppl.v1", "predict_test": True}]},
+            "tasks: words.token_ppl.v1 does not train: `predict_test` is for fine-tuned tasks",
         ),
         (finetuned(warmup_steps=5), "finetune: warmup_steps 5 is longer than the 4 steps of pydoc.reversed.v1"),
         (

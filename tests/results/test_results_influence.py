@@ -11,6 +11,7 @@ import scipy.stats
 import sklearn.metrics
 
 from results.influence import candidates, f1, matthews, mean, pearson, ratio, spearman
+from results.items import sample_of
 
 RNG = np.random.default_rng(1)
 N = 40
@@ -47,6 +48,21 @@ def test_ratio_variance_is_close_to_the_jackknife_and_to_simulation() -> None:
     assert np.sqrt((influence**2).sum() / (200 * 199)) == pytest.approx(bootstrap, rel=0.05)
 
 
+def test_items_with_likelihoods_and_hits_explain_both_metrics() -> None:
+    """LAMBADA's passages; and windows whose means are averaged."""
+    draw = np.random.default_rng(3)
+    nll, tokens = draw.uniform(1, 9, 50), draw.integers(1, 20, 50)
+    items = {"item": np.arange(50).astype(str), "nll": nll, "words": np.ones(50), "correct": np.arange(50) % 2 * 1.0}
+    assert sample_of("ppl", float(np.exp(nll.mean())), items).scale == "log"
+    assert sample_of("accuracy", 0.5, items).scale == "proportion"
+    found = sample_of(
+        "window_ppl", float(np.exp((nll / tokens).mean())), {"item": items["item"], "nll": nll, "tokens": tokens}
+    )
+    assert found.influence_N is not None
+    np.testing.assert_allclose(found.influence_N, nll / tokens - (nll / tokens).mean())
+    assert sample_of("ppl", 2.0, items).missing == "items do not reproduce the value"
+
+
 def test_mean_influence_gives_the_textbook_standard_error() -> None:
     _, influence = mean(X)
     assert np.sqrt((influence**2).sum() / (N * (N - 1))) == pytest.approx(scipy.stats.sem(X))
@@ -72,9 +88,16 @@ def test_a_constant_prediction_is_worth_nothing_and_has_no_infinite_influence(ru
 
 def test_each_reading_of_a_perplexity_is_tried() -> None:
     columns = {"nll": np.array([2.0, 6.0]), "words": np.array([1, 2]), "tokens": np.array([2, 4])}
-    assert [value for value, _ in candidates("word_perplexity", columns)] == pytest.approx([8 / 3, 2.5, 8 / 6, 1.25])
+    assert [value for value, _ in candidates("word_perplexity", columns)] == pytest.approx(
+        [8 / 3, 2.5, 8 / 6, 1.25, 4.0]
+    )
     bits = [value for value, _ in candidates("bits_per_word", columns)]
     assert bits[0] == pytest.approx(8 / 3 / np.log(2))
+
+
+def test_a_column_that_is_called_as_the_metric_comes_first() -> None:
+    columns = {"correct": np.array([1, 0, 1, 1]), "acc_norm": np.array([0, 0, 1, 0])}
+    assert [value for value, _ in candidates("acc_norm", columns)] == [0.25, 0.75]
 
 
 def test_a_compound_metric_is_the_mean_of_its_parts() -> None:

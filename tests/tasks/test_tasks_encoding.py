@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tasks.encoding import Encoded, encode
 from tasks.interface import DataError, Examples
@@ -46,47 +45,19 @@ def test_single_texts_are_cut(tokenizer: Any):
     assert encode(tokenizer, SINGLE, 3).input_ids[1] == ids(tokenizer, SINGLE.first[1])[:3]
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_transformers_pools_the_last_token_of_every_row(tokenizer: Any, family: str):
-    """A padded batch scores as each example does alone, where the last token is the last position."""
-    from transformers import (
-        GPT2Config,
-        GPT2ForSequenceClassification,
-        LlamaConfig,
-        LlamaForSequenceClassification,
-    )
-
-    torch.manual_seed(0)
-    special = {"bos_token_id": 0, "eos_token_id": 0, "vocab_size": 290, "num_labels": 3}
-    examples = Examples(first=["a cat", "the dog ran"], second=["sat under a hill", "a mat"], labels=[0, 1])
-    encoded = encode(tokenizer, examples, 30)
-    special["pad_token_id"] = encoded.pad_token_id
-    model: Any
-    if family == "gpt2":
-        model = GPT2ForSequenceClassification(GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=64, **special))
-    else:
-        shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-        model = LlamaForSequenceClassification(LlamaConfig(**shape, **special))
-    model.eval()
-    rows = [torch.tensor(row) for row in encoded.input_ids]
-    ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=encoded.pad_token_id)
-    mask_BT = (torch.arange(ids_BT.shape[1]) < torch.from_numpy(encoded.lengths)[:, None]).long()
-    assert mask_BT.min() == 0
-    with torch.no_grad():
-        together = model(input_ids=ids_BT, attention_mask=mask_BT).logits
-        alone = torch.cat([model(input_ids=torch.tensor([row])).logits for row in encoded.input_ids])
-        last = model.base_model(input_ids=torch.tensor([encoded.input_ids[0]])).last_hidden_state[:, -1]
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(alone[:1], model.score(last), rtol=1e-5, atol=1e-6)
-
-
-def test_a_missing_pad_token_becomes_eos_and_a_given_one_is_kept(tokenizer: Any):
+def test_padding_is_eos_whatever_the_tokenizer_pads_with(tokenizer: Any):
     other = copy.deepcopy(tokenizer)
     other.pad_token = None
     assert encode(other, SINGLE, 10).pad_token_id == 0
-    assert other.pad_token is None
-    other.add_special_tokens({"pad_token": "<pad>"})
-    assert encode(other, SINGLE, 10).pad_token_id == 290
+    other.add_special_tokens({"pad_token": "<pad>"})  # an id that the model may not embed
+    assert encode(other, SINGLE, 10).pad_token_id == 0
+
+
+def test_some_of_the_examples_in_another_order(tokenizer: Any):
+    found = encode(tokenizer, PAIRS, 100)
+    taken = found.take(np.array([1, 0]))
+    assert list(taken.input_ids) == [found.input_ids[1], found.input_ids[0]]
+    assert (taken.lengths.tolist(), taken.labels.tolist()) == (found.lengths[::-1].tolist(), [4.0, 0.5])
 
 
 def test_no_eos_is_refused(tokenizer: Any):

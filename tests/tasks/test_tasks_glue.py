@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
+import sklearn.metrics
 
 from tasks import registry
-from tasks.glue import REPO, Cola, Glue, Mnli, Mrpc, Rte, Sst2, Stsb
+from tasks.glue import REPO, Cola, Glue, Mnli, Mrpc, Qnli, Rte, Sst2, Stsb
+from tasks.glue_server import FILES
 from tasks.interface import DataError
 
 NAMES = [name for name in registry.names() if name.startswith("glue.")]
@@ -54,9 +57,37 @@ def test_constant_predictions_score_without_warnings(task: Glue, value: int):
     assert all(math.isfinite(score) for score in task.score([value] * 4, [value] * 4).values())
 
 
-def test_non_finite_predictions_are_refused():
+LIBRARY = {
+    "accuracy": sklearn.metrics.accuracy_score,
+    "f1": sklearn.metrics.f1_score,
+    "matthews": sklearn.metrics.matthews_corrcoef,
+    "pearson": lambda labels, found: scipy.stats.pearsonr(found, labels).statistic,
+    "spearman": lambda labels, found: scipy.stats.spearmanr(found, labels).statistic,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", range(3))
+def test_metrics_are_the_libraries_on_random_predictions_with_ties(name: str, seed: int):
+    task, draw = registry.load(name), np.random.default_rng(seed)
+    if task.num_labels == 1:  # whole numbers, so that ranks are tied
+        found, labels = (np.round(draw.uniform(0, 5, 301) * 4).tolist() for _ in range(2))
+    else:
+        found, labels = (draw.integers(0, task.num_labels, 301).tolist() for _ in range(2))
+    cut = {"accuracy": slice(151), "accuracy_mismatched": slice(151, None)} if name == "glue.mnli.v1" else {}
+    expected = {
+        metric.name: LIBRARY[metric.name.removesuffix("_mismatched")](
+            labels[cut.get(metric.name, slice(None))], found[cut.get(metric.name, slice(None))]
+        )
+        for metric in task.metrics
+    }
+    assert task.score(found, labels) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("task", [Stsb(), Mnli()])
+def test_non_finite_predictions_are_refused(task: Glue):
     with pytest.raises(DataError, match="prediction 1 is nan"):
-        Stsb().score([1.0, math.nan, 2.0], [1.0, 2.0, 3.0])
+        task.score([1.0, math.nan, 2.0], [1.0, 2.0, 3.0])
 
 
 def test_every_task_says_the_labels_and_metrics_of_the_papers_table():
@@ -95,6 +126,70 @@ def test_labels_out_of_range_are_refused(write_split: Callable[..., Path], label
     mirror = write_split(REPO, "cola", "validation", sentence=["a", "b"], label=[0, label])
     with pytest.raises(DataError, match=rf"glue.cola.v1: label {label} in row 1 of validation; expected 0 to 1"):
         Cola().examples("validation", mirror)
+
+
+@pytest.mark.parametrize("label", [0.5, None, "1", math.nan])
+def test_what_is_no_class_is_refused(write_split: Callable[..., Path], label: object):
+    labels = [label] if isinstance(label, str) else [label, 1]
+    mirror = write_split(REPO, "cola", "train", sentence=["a", "b"][: len(labels)], label=labels)
+    with pytest.raises(DataError, match=r"glue.cola.v1: label (0.5|None|1|nan) in row 0 of train; expected 0 to 1"):
+        Cola().examples("train", mirror)
+
+
+def test_regression_takes_fractions_from_0_to_5(write_split: Callable[..., Path]):
+    mirror = write_split(REPO, "stsb", "train", sentence1=["a"] * 2, sentence2=["b"] * 2, label=[4.75, 5.25])
+    with pytest.raises(DataError, match=r"glue.stsb.v1: label 5.25 in row 1 of train; expected 0.0 to 5.0"):
+        Stsb().examples("train", mirror)
+
+
+def test_an_empty_text_is_a_text_and_a_missing_one_is_not(write_split: Callable[..., Path]):
+    mirror = write_split(REPO, "cola", "validation", sentence=["", "b"], label=[0, 1])
+    assert Cola().examples("validation", mirror).first == ["", "b"]
+    write_split(REPO, "cola", "validation", sentence=["a", None], label=[0, 1])
+    with pytest.raises(DataError, match=r"config cola, split validation: None in column 'sentence', row 1; expected"):
+        Cola().examples("validation", mirror)
+    write_split(REPO, "cola", "validation", sentence=[], label=[])
+    with pytest.raises(DataError, match="config cola, split validation: no rows"):
+        Cola().examples("validation", mirror)
+
+
+def test_mnli_parted_otherwise_is_refused(write_split: Callable[..., Path]):
+    for split, count in (("validation_matched", 2), ("validation_mismatched", 6)):
+        texts = [split] * count
+        mirror = write_split(REPO, "mnli", split, premise=texts, hypothesis=texts, label=[0] * count)
+    with pytest.raises(DataError, match=r"glue.mnli.v1: 2 matched and 6 mismatched validation examples"):
+        Mnli().examples("validation", mirror)
+
+
+def test_a_rate_for_mnli_is_judged_on_all_examples_held_out():
+    assert Mnli().held_out_score([2, 1, 0, 0], [2, 0, 0, 0]) == 0.75
+    assert Cola().held_out_score(PREDICTED, TRUE) == Cola().score(PREDICTED, TRUE)["matthews"]
+
+
+def test_the_server_s_files_are_each_one_task_s():
+    files = {name: set(registry.load(name).test_sets()) for name in NAMES}
+    assert files["glue.mnli.v1"] == {"MNLI-m", "MNLI-mm", "AX"}
+    assert sorted(file for found in files.values() for file in found) == sorted(FILES)
+
+
+def test_a_test_set_has_texts_and_no_labels(write_split: Callable[..., Path]):
+    mirror = write_split(REPO, "qnli", "test", question=["q"], sentence=["s"], label=[-1], idx=[0])
+    found = Qnli().test_sets()["QNLI"].examples(mirror)
+    assert (found.first, found.second, found.labels) == (["q"], ["s"], [-1])
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_missing_test_split_is_named(write_split: Callable[..., Path]):
+    mirror = write_split(REPO, "qnli", "validation", question=["q"], sentence=["s"], label=[1])
+    with pytest.raises(DataError, match="config qnli, split test: not in the mirror"):
+        Qnli().test_sets()["QNLI"].check(mirror)
+
+
+def test_the_server_s_spelling():
+    assert FILES["RTE"].lines([1, 0]) == ["index\tprediction", "0\tnot_entailment", "1\tentailment"]
+    assert FILES["MNLI-mm"].lines([2, 1, 0])[1:] == ["0\tcontradiction", "1\tneutral", "2\tentailment"]
+    assert FILES["STS-B"].lines([-0.25, 2.5, 5.5])[1:] == ["0\t0.000", "1\t2.500", "2\t5.000"]
+    assert FILES["SST-2"].lines([1.0])[1:] == ["0\t1"]
 
 
 @pytest.mark.usefixtures("offline")

@@ -29,6 +29,21 @@ def test_reads_the_mirrors_parquet_files_in_order(write_split: Callable[..., Pat
     assert SPLIT.column("text", mirror) == ["c", "a", "b"]
 
 
+def test_reads_what_the_hub_converted(write_split: Callable[..., Path]):
+    mirror = write_split("owner/set", "plain/train", "0000", text=["a"])
+    assert SPLIT.column("text", mirror) == ["a"]
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_split_of_no_known_revision_is_had_from_a_mirror_alone(write_split: Callable[..., Path]):
+    split = HubSplit(repo="owner/set", config="plain", split="train", revision=None)
+    for asked in (split.check, split.files):
+        with pytest.raises(DataError, match="which commit of it holds this data is not known"):
+            asked(None)
+    assert split.fingerprint(None) == "hub:owner/set@unknown"
+    assert split.column("text", write_split("owner/set", "plain", "train", text=["a"])) == ["a"]
+
+
 def test_fingerprint_is_the_content_in_the_mirror_else_the_revision(write_split: Callable[..., Path]):
     mirror = write_split("owner/set", "plain", "train", text=["a"])
     before = SPLIT.fingerprint(mirror)

@@ -35,6 +35,9 @@ class Source:
     def check(self, mirror: Any) -> None:
         pass
 
+    def describe(self) -> dict[str, str]:
+        return {"data": "pages of a test"}
+
 
 def protocol(pages: list[str], **fields: Any) -> LmEvalPerplexity:
     return type("Tiny", (LmEvalPerplexity,), {"name": "tiny.lm_eval.v1", "source": Source(pages), **fields})()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tasks import registry
 from tasks.hub import HubSplit
+from tasks.interface import DataError
 from tasks.wikitext import Pages
 from tasks.wikitext_pages import REPO, REVISION, pages
 
@@ -56,12 +58,20 @@ def test_raw_test_pages_have_the_original_files_bytes(mirror: Path):
 
 
 @pytest.mark.mirror
-@pytest.mark.parametrize("name", [name for name in registry.names() if name.startswith("wikitext")])
+@pytest.mark.parametrize("name", [name for name in registry.names() if name.startswith("wikitext2")])
 def test_protocols_find_their_data(mirror: Path, name: str):
     task = registry.load(name)
     task.check(mirror)
     assert task.fingerprint(mirror).startswith("sha256:")
     assert task.fingerprint(None) == f"hub:{REPO}@{REVISION}"
+
+
+@pytest.mark.parametrize("name", ["wikitext2.token_ppl.v2", "wikitext2v1.window_ppl.v1", "wikitext2.lm_eval.v1"])
+def test_a_mirror_with_the_text_of_another_revision_is_refused(write_split: Callable[..., Path], name: str):
+    config = "wikitext-2-v1" if name.startswith("wikitext2v1") else "wikitext-2-raw-v1"
+    mirror = write_split(REPO, config, "test", text=["", " = Cat = \n", " A cat sat . \n"])
+    with pytest.raises(DataError, match=f"{config}, split test: not the text of revision b08601e.*begins with"):
+        registry.load(name).source.documents(mirror)
 
 
 @pytest.mark.mirror
