@@ -51,6 +51,7 @@ class SpeedSettings(_Part):
     dtype: str
     prompt_tokens: int
     generated_tokens: int
+    """In a round at batch 1; a quarter as many in one at `batch`."""
     batch: int
     """Of the throughputs."""
     warm_up_rounds: int

@@ -92,10 +92,10 @@ def measured(speed: SpeedCard) -> str:
     if (used := speed.settings) is None:
         return f"{speed.hardware}; by schema 1: all logits, no cache, memory of the whole process"
     threads = f", {used.threads} threads" if used.device == "cpu" else ""
-    rounds = f"{used.latency_rounds} rounds at batch 1 and {used.throughput_rounds} at batch {used.batch}"
+    rounds = f"{used.latency_rounds} rounds of {used.generated_tokens} tokens"
     return (
-        f"{speed.hardware}; {used.device}{threads}, {used.dtype}; {rounds}, of {used.generated_tokens} tokens each, "
-        f"{used.warm_up_rounds} of either before to warm up; energy: {used.energy_source or 'no counter'}"
+        f"{speed.hardware}; {used.device}{threads}, {used.dtype}; {rounds}, {used.throughput_rounds} at batch "
+        f"{used.batch}, {used.warm_up_rounds} of either before to warm up; energy: {used.energy_source or 'no counter'}"
     )
 
 

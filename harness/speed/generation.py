@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PROMPT_TOKENS = 128
 GENERATED_TOKENS = 32
+BATCHED_SHARE = 4
+"""A round of a batch generates a quarter as many tokens: a pass takes longer and differs less from the next one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +42,16 @@ class Round:
     """What was generated (batch x generated_tokens + 1)."""
 
 
-def workload(model: PreTrainedModel, batch: int, prefills: int = 1) -> Workload:
-    """`PROMPT_TOKENS` and `GENERATED_TOKENS`, or as many as the model has positions for, half of them at most each."""
+def workloads(model: PreTrainedModel, batch: int, prefills: int) -> tuple[Workload, Workload]:
+    """Of one sequence and of a batch: `PROMPT_TOKENS` and `GENERATED_TOKENS`, or what the model has positions for."""
     positions = model.config.max_position_embeddings
     generated = min(GENERATED_TOKENS, positions // 2)
     prompt = min(PROMPT_TOKENS, positions - generated)
-    return Workload(batch=batch, prompt_tokens=prompt, generated_tokens=generated, prefills=prefills)
+    fewer = max(1, generated // BATCHED_SHARE)
+    return (
+        Workload(batch=1, prompt_tokens=prompt, generated_tokens=generated, prefills=prefills),
+        Workload(batch=batch, prompt_tokens=prompt, generated_tokens=fewer),
+    )
 
 
 @torch.inference_mode()

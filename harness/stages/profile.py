@@ -15,7 +15,7 @@ import torch
 from harness.provenance import hardware
 from harness.speed import energy
 from harness.speed.figures import form_speed, speed_noise
-from harness.speed.generation import Round, Workload, generate, workload
+from harness.speed.generation import Round, Workload, generate, workloads
 from harness.speed.resident import Peak
 from harness.stage import Context
 from methods import student
@@ -84,7 +84,7 @@ def run(context: Context) -> Mapping[str, Any]:
         threads=torch.get_num_threads(),
         dtype=str(forms["factorised"].model.dtype).removeprefix("torch."),
         prompt_tokens=batched.prompt_tokens,
-        generated_tokens=batched.generated_tokens,
+        generated_tokens=single.generated_tokens,
         batch=BATCH,
         warm_up_rounds=WARM_UP_ROUNDS,
         latency_rounds=len(latency["factorised"]),
@@ -98,7 +98,7 @@ def run(context: Context) -> Mapping[str, Any]:
 def _workloads(source: Path, device: str) -> tuple[Workload, Workload]:
     """Those of latency and of throughput; a round of each lets the libraries take what they keep for good."""
     model = student.load(source).eval().to(device)
-    found = workload(model, 1, PREFILLS), workload(model, BATCH)
+    found = workloads(model, BATCH, PREFILLS)
     for work in found:
         generate(model, work)
     return found

@@ -18,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from harness.speed import energy
 from harness.speed.energy import Nvml, Rapl
-from harness.speed.generation import Workload, generate, prompt, workload
+from harness.speed.generation import Workload, generate, prompt, workloads
 from harness.speed.noise import difference, noise, p99
 from harness.stage import Context, Execution, NoCheckpoints, silent
 from harness.stages import profile
@@ -99,9 +99,9 @@ def test_both_forms_that_are_measured_compute_the_same(method: Any, tmp_path: Pa
 
 def test_a_short_context_gets_a_short_workload() -> None:
     model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=32))
-    work = workload(model, 16)  # type: ignore[arg-type]
-    assert work.prompt_tokens + work.generated_tokens <= 32
-    assert min(work.prompt_tokens, work.generated_tokens) > 0
+    for work in workloads(model, 16, 4):  # type: ignore[arg-type]
+        assert work.prompt_tokens + work.generated_tokens <= 32
+        assert min(work.prompt_tokens, work.generated_tokens) > 0
 
 
 def test_noise_is_the_largest_of_its_three_differences() -> None:

@@ -71,7 +71,7 @@ def test_every_rendering_has_both_forms_and_the_noise(finished: Any) -> None:
     assert [line.split() for line in lines if line.startswith("each further token")] == [
         ["each", "further", "token", "8.08", "ms", "(p99", "16.2)", "9", "ms", "(p99", "18)", "±3", "%"]
     ]
-    assert "cpu, 2 threads, float32; 40 rounds at batch 1 and 12 at batch 16" in " ".join(lines)
+    assert "cpu, 2 threads, float32; 40 rounds of 32 tokens, 12 at batch 16" in " ".join(lines)
     assert json.loads(as_json(shown))["speed"]["noise"]["decode"] == 0.03
 
 
