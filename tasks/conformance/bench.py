@@ -60,9 +60,19 @@ class Bench:
             return "its own data"
         return "its own data"
 
+    @property
+    def own(self) -> bool:
+        """True when it is measured on its own data."""
+        return self.on == "its own data"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data that it is measured on."""
+        return (self.task if self.own else self._text).fingerprint(self.mirror)
+
     @cached_property
     def _text(self) -> Any:
-        if self.on == "its own data":
+        if self.own:
             return getattr(self.task, "source", None)
         from tasks.embedded_tasks import Manual
 

@@ -37,7 +37,7 @@ def output_is_its_versions(bench: Bench) -> Iterator[str]:
 
 def output(bench: Bench) -> dict[str, Any]:
     """What the task gives for the kit's fixed model or guesses, in short."""
-    data = {"data": f"{bench.on}, {bench.task.fingerprint(bench.mirror)}"}
+    data = {"data": f"{bench.on}, {bench.fingerprint}"}
     if isinstance(bench.task, Classification):
         examples = {"train": _summary(_flat(bench.train)), "validation": _summary(_flat(bench.validation))}
         scores = bench.classification.score(guess(bench), bench.validation.labels)

@@ -56,7 +56,8 @@ def check(
         DataError: there is no task of that name, its file does not import, its data are not at hand and cannot be
             replaced by the embedded text, or the golden file cannot be read.
     """
-    return _run_all(Bench(task=registry.load(name), mirror=mirror, registered=name, golden=golden), extra)
+    registered = name if name in registry.names() else None
+    return _run_all(Bench(task=registry.load(name), mirror=mirror, registered=registered, golden=golden), extra)
 
 
 def check_task(

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ TWICE = "two measurements are equal bit for bit"
     [
         ("draws", TWICE, "two measurements of one model differ: ppl is"),
         ("draws torch", TWICE, "two measurements of one model differ: ppl is"),
-        ("depends on the batch", "batches change nothing", "batch_windows = 4 gives another result than 1: ppl is"),
+        ("depends on the batch", "batches change nothing", "a batch of 4 gives another result than one of 1: ppl is"),
         ("scores the token itself", KNOWS, "is each token scored by the logits of the one before it?"),
         ("scores the token after the next", KNOWS, "of a model that knows every next token is"),
         ("forgets to normalise", GUESSES, "the nll of item 0 of a model that guesses is 0, should be ln 257 ="),
@@ -256,6 +257,30 @@ def test_a_mutated_classification_is_caught(how: str, check: str, words: str) ->
     found = found_in(Words(how))
     assert words in found[check]
     assert "\n" not in found[check]
+
+
+@dataclass(frozen=True)
+class Run:
+    batch: int | None = None
+
+
+class Told(Plain):
+    """Is told its batch when it measures."""
+
+    def measure(self, model: Any, tokenizer: Any, mirror: Path | None, run: Run = Run()) -> Measurement:
+        self.batch_windows = run.batch or 4
+        return super().measure(model, tokenizer, mirror)
+
+
+def test_a_batch_that_measure_is_told_is_varied() -> None:
+    assert found_in(Told()) == {}
+    assert "a batch of 4 gives another" in found_in(Told("depends on the batch"))["batches change nothing"]
+
+
+def test_without_a_batch_size_there_is_nothing_to_vary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Plain, "batch_windows")
+    (finding,) = (f for f in conformance.check_task(Plain()) if f.check == "batches change nothing")
+    assert (finding.status, "it has no batch size" in finding.message) == ("n/a", True)
 
 
 OUTPUT = "its output is that of its version"
