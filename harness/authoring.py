@@ -13,12 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.check_report import report
 from harness.errors import SpecError
 from harness.yaml_loader import parse
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from methods.conformance import Finding
 
 TEMPLATE = '''"""{title}: one sentence on the idea, and the paper it comes from."""
@@ -120,7 +119,7 @@ def check_method(
     if as_json:
         text = json.dumps([asdict(finding) for finding in findings], indent=1) + "\n"
     else:
-        text = drawn(report(name, findings, time.perf_counter() - started))
+        text = drawn(report(name, findings, time.perf_counter() - started, lambda each: each.teacher))
     deliver(text, output)
     return 1 if any(finding.status == "failed" for finding in findings) else 0
 
@@ -151,45 +150,3 @@ def _findings(name: str, fast: bool, teachers: Sequence[str], fields: dict[str, 
         if fields:
             return conformance.check_method(decode(name, fields), fast=fast, teachers=teachers, extra=extra)
         return conformance.check(name, fast=fast, teachers=teachers, extra=extra)
-
-
-def report(name: str, findings: Sequence[Finding], seconds: float) -> RenderableType:
-    """One line per check, the failed ones first; then each failure in words, and the total."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold")
-    for column in ("check", "result", "seconds"):
-        table.add_column(column, justify="right" if column == "seconds" else "left", overflow="fold")
-    by_check: dict[str, list[Finding]] = {}
-    for finding in findings:
-        by_check.setdefault(finding.check, []).append(finding)
-    for title, group in sorted(by_check.items(), key=lambda each: _rank(each[1])):
-        table.add_row(Text(title), _result(group), f"{sum(each.seconds for each in group):.2f}")
-    words = [
-        Text(f"{each.status}  {each.check} [{each.teacher}]: {each.message}", style="red" if failed else "dim")
-        for failed in (True, False)
-        for each in findings
-        if each.status == ("failed" if failed else "n/a")
-    ]
-    held = sum(finding.status != "failed" for finding in findings)
-    teachers = ", ".join(dict.fromkeys(finding.teacher for finding in findings))
-    total = Text(f"{name}: {held} of {len(findings)} checks hold on {teachers}; {seconds:.1f} s")
-    return Group(table, *words, total)
-
-
-def _rank(group: Sequence[Finding]) -> int:
-    statuses = {finding.status for finding in group}
-    return 0 if "failed" in statuses else 1 if "passed" in statuses else 2
-
-
-def _result(group: Sequence[Finding]) -> RenderableType:
-    from rich.text import Text
-
-    failed = [finding.teacher for finding in group if finding.status == "failed"]
-    if failed:
-        return Text(f"failed on {', '.join(failed)}", style="bold red")
-    if all(finding.status == "n/a" for finding in group):
-        return Text("n/a", style="dim")
-    return Text("passed", style="green")

@@ -230,6 +230,32 @@ def new_method(name: Annotated[str, typer.Argument(help="Name of the method and 
     typer.echo(f"wrote {write_new_method(name)}; next: weighin check {name}")
 
 
+@app.command("check-task")
+def check_task(
+    name: Annotated[str, typer.Argument(help="Task or protocol.")],
+    mirror: Mirror = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Compare the output with the one kept there; a new task's is added."),
+    ] = None,
+    as_json: AsJson = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there instead of printing.")] = None,
+) -> None:
+    """Check a task against the contract on tiny models."""
+    from harness.task_authoring import check_task as check_it
+
+    raise typer.Exit(check_it(name, mirror=mirror, as_json=as_json, golden=golden, output=output))
+
+
+@app.command("new-task")
+def new_task(name: Annotated[str, typer.Argument(help="Name of its file.")]) -> None:
+    """Write tasks/NAME.py, a working starting point."""
+    from harness.task_authoring import write_new_task
+
+    path, task = write_new_task(name)
+    typer.echo(f"wrote {path}; next: weighin check-task {task}")
+
+
 @app.command()
 def schema() -> None:
     """The sweep file's JSON Schema, for editors."""

@@ -13,7 +13,8 @@ from harness.graph import Stage
 from harness.identity import digest
 from harness.provenance import environment
 from results.artifacts import Artifacts, Manifest
-from results.record import Cell, Failure, Measured, Record, SizeCard, SpeedCard, StageCost, Trial, Tuning
+from results.record import Cell, Failure, Measured, Record, SizeCard, StageCost, Trial, Tuning
+from results.speed_card import SpeedCard
 
 CURVE_POINTS = 60
 """A record keeps this many points of the loss curve; the artifact keeps all."""
@@ -53,7 +54,7 @@ def record_of(settled: Settled) -> tuple[Record, str]:
         failure=failure,
         measured=list(_measured(settled)),
         size=SizeCard(**size.result) if size else None,
-        speed=SpeedCard(**speed.result) if speed else None,
+        speed=SpeedCard.model_validate(speed.result) if speed else None,
         costs=[_cost(stage, settled.artifacts) for stage in settled.cell.needed],
         tuning=list(_tuning(settled)),
         curve=_curve(settled),

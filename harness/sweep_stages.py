@@ -329,13 +329,14 @@ class SweepStages:
         return combined(texts.fingerprint(self.mirror) for texts in task.test_sets().values())
 
     def _profile(self, compressed: Stage, what: str) -> Stage:
+        execution = self.sweep.execution("profile")
         return Stage(
             name="profile",
             module="harness.stages.profile",
             label=f"profile {what}",
-            params={"hardware": hardware(), "cpus": self.sweep.execution("profile").cpus},
+            params={"hardware": hardware(), "cpus": execution.cpus, "gpus": execution.gpus},
             parents={"model": compressed},
-            execution=replace(self.sweep.execution("profile"), alone=True),
+            execution=replace(execution, alone=True),
         )
 
 

@@ -9,11 +9,17 @@ from pydantic import ValidationError
 
 from results.errors import StoreError
 from results.record import SCHEMA, Record
+from results.speed_card import from_schema_1
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
-MIGRATIONS: Mapping[int, Migration] = {}
-"""Schema version -> what turns a record of that version into one of the next; empty while there is only one."""
+
+def _speed_by_form(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "speed": from_schema_1(data["speed"])} if data.get("speed") else data
+
+
+MIGRATIONS: Mapping[int, Migration] = {1: _speed_by_form}
+"""Schema version -> what turns a record of that version into one of the next."""
 
 
 def read_record(data: Any, where: str, migrations: Mapping[int, Migration] | None = None) -> Record:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from results.record import Control, ControlKind, Failure, SizeCard, SpeedCard, Tuning
+from results.record import Control, ControlKind, Failure, SizeCard, Tuning
+from results.speed_card import SpeedCard
 from results.statistics import Summary
 
 GAIN_FROM: Mapping[ControlKind, str] = {"no_teacher": "distillation", "random_init": "decomposition"}

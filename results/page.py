@@ -25,6 +25,7 @@ from results.formatting import (
 )
 from results.model import Board, Column, Row, Score, Seed, Tab, Twin
 from results.plots import NUM_COLOURS, colours, curves, log_ticks, quality, row_curves
+from results.speed_view import latency, latency_ms, speed_facts
 from results.table import heading
 from results.training import training_facts
 
@@ -221,7 +222,7 @@ def _measured_cells(row: Row) -> list[str]:
     if size:
         params = f"{count(size.params)}<small>{size.params_fraction:.3f}</small>"
         sizes = [_cell(size.params, params), _cell(size.macs_per_token, count(size.macs_per_token))]
-    return [*sizes, _cell(speed.latency_ms, f"{speed.latency_ms:.3g} ms") if speed else _cell(None, None)]
+    return [*sizes, _cell(latency_ms(speed), escape(latency(speed))) if speed else _cell(None, None)]
 
 
 def _cell(sort: float | None, html: str | None) -> str:
@@ -266,7 +267,7 @@ def _details(row: Row, tab: Tab) -> str:
         facts["stored"] = f"{count(row.size.stored_bytes)}B, {count(row.size.materialised_bytes)}B materialised"
         facts["without embeddings"] = f"{count(row.size.params_without_embedding)} parameters"
     if row.speed:
-        facts["speed"] = f"{row.speed.throughput_tokens_per_s:.4g} tokens/s on {row.speed.hardware}"
+        facts |= speed_facts(row.speed)
     facts["cost by stage"] = ", ".join(f"{name} {duration(s)}" for name, s in row.cost.worker_s_by_stage.items())
     curve = ""
     if any(seed.curve for seed in row.seeds):

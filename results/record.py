@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = 1
+from results.speed_card import SpeedCard
+
+SCHEMA = 2
 """Version of the record's form; a store with a higher one was written by a newer weighin."""
 
 
@@ -79,18 +81,6 @@ class SizeCard(_Part):
     materialised_bytes: int
     macs_per_token: int
     """Multiply-adds per token of all matrix products with weights, the output matrix included."""
-
-
-class SpeedCard(_Part):
-    """Measured on `hardware`; never part of quality."""
-
-    hardware: str
-    latency_ms: float
-    """One forward pass at batch 1, median."""
-    throughput_tokens_per_s: float
-    materialised_latency_ms: float
-    materialised_throughput_tokens_per_s: float
-    peak_memory_bytes: int
 
 
 class StageCost(_Part):

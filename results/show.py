@@ -19,6 +19,8 @@ from results.model import Column, Row, Seed, Twin
 from results.reader import Reader
 from results.record import Record
 from results.scores import Evidence, gather
+from results.speed_card import SpeedCard
+from results.speed_view import figures, measured
 from results.training import training_facts
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ def as_terminal(shown: Shown) -> RenderableType:
     if row.size:
         parts.append(_pairs("size", _size(row)))
     if row.speed:
-        parts.append(_pairs("speed", {name: f"{item}" for name, item in row.speed.model_dump().items()}))
+        parts += _speed(row.speed)
     stages = {name: duration(seconds) for name, seconds in row.cost.worker_s_by_stage.items()}
     total = {"total": f"{duration(row.cost.worker_s)}, {count(row.cost.tokens)} tokens, {count(row.cost.flops)} FLOPs"}
     parts.append(_pairs("cost (worker time, shared stages split)", stages | total))
@@ -148,6 +150,18 @@ def _size(row: Row) -> dict[str, str]:
     return {"params": f"{card.pop('params'):,} ({fraction:.4f} of the teacher)"} | {
         name: f"{number:,}" for name, number in card.items()
     }
+
+
+def _speed(speed: SpeedCard) -> list[RenderableType]:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="speed", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("", "factorised", "materialised", "noise"):
+        table.add_column(name, justify="right" if name else "left")
+    for each in figures(speed):
+        table.add_row(Text(each.name, style="dim"), each.factorised, each.materialised, each.noise)
+    return [table, Text(measured(speed), style="dim")]
 
 
 def _measurements(shown: Shown) -> Table:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from results.formatting import cell, count, duration, gain_cell, legend, status, titles
 from results.model import Board, Column, Row, Tab, Twin
+from results.speed_view import SPEED_HEAD, latency, speed_cells
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,7 +44,7 @@ def _rich_table(tab: Tab) -> RenderableType:
     table.add_column("method", overflow="fold")
     for column in tab.columns:
         table.add_column(Text(f"{names[column.key]} {column.arrow}"), justify="right", overflow="fold")
-    for name in ("params", "MACs", "cost", "seeds"):
+    for name in ("params", "MACs", "latency", "cost", "seeds"):
         table.add_column(name, justify="right")
     table.add_column("row", no_wrap=True)
     for recipe, rows in tab.sections:
@@ -112,6 +113,7 @@ def _line(row: Row, columns: Sequence[Column]) -> list[str]:
         row.label,
         *scores,
         *size,
+        latency(row.speed) if row.speed else "–",
         duration(row.cost.worker_s),
         str(len(row.seeds)),
         row.id,
@@ -129,8 +131,8 @@ def markdown(board: Board) -> str:
 def _markdown_tab(tab: Tab) -> list[str]:
     names = titles(tab.columns)
     metrics = [f"{names[column.key]} {column.arrow}" for column in tab.columns]
-    head = ["method", *metrics, "params", "MACs", "cost", "seeds", "row", "status"]
-    align = ["---", *["---:"] * (len(metrics) + 4), "---", "---"]
+    head = ["method", *metrics, "params", "MACs", "latency", "cost", "seeds", "row", "status"]
+    align = ["---", *["---:"] * (len(metrics) + 5), "---", "---"]
     parts = [f"## {escape_markdown(heading(tab))}", *(f"Note: {escape_markdown(note)}." for note in tab.notes)]
     for recipe, rows in tab.sections:
         lines = [head, align, *([*_line(row, tab.columns), status(row)] for row in rows)]
@@ -171,7 +173,15 @@ def as_csv(board: Board) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     fixed = ["teacher", "budget", "group", "row", "method", "fields", "status", "reason", "seeds"]
-    numbers = ["params", "params_fraction", "macs_per_token", "stored_bytes", "training_tokens", "worker_s"]
+    numbers = [
+        "params",
+        "params_fraction",
+        "macs_per_token",
+        "stored_bytes",
+        "training_tokens",
+        "worker_s",
+        *SPEED_HEAD,
+    ]
     metrics = [f"{names[c.key]} {part}" for c in columns for part in SCORE_PARTS]
     gains = ["control", "control_of", *(f"{names[c.key]} {part}" for c in columns for part in GAIN_PARTS)]
     any_twins = any(tab.twins for tab in board.tabs)
@@ -199,7 +209,7 @@ def _flat(tab: Tab, recipe: str, row: Row, columns: Sequence[Column]) -> list[ob
     fields = "; ".join(f"{name}={value}" for name, value in sorted(row.fields.items()))
     place = [tab.teacher, tab.budget, recipe, row.id, row.method, fields, row.status, row.reason, len(row.seeds)]
     tokens = max(seed.tokens for seed in row.seeds)
-    return [*place, *sizes, tokens, row.cost.worker_s, *score_cells]
+    return [*place, *sizes, tokens, row.cost.worker_s, *speed_cells(row.speed), *score_cells]
 
 
 def _flat_gains(twin: Twin, columns: Sequence[Column]) -> list[object]:

@@ -43,13 +43,22 @@ def resolve(name: str) -> str:
 
 
 def load(name: str) -> Task:
-    """The task called `name`, or the one at a `module:Class` that `resolve` returned; its module is imported now."""
+    """The task called `name`, or the one at a `module:Class` that `resolve` returned; its module is imported now.
+
+    Raises:
+        DataError: there is no task of that name, its module does not import, or what it names is no task.
+    """
     if is_lm_eval(name):
         from tasks.lm_eval_task import LmEvalTask
 
         return LmEvalTask.named(name)
     module, _, attribute = (name if ":" in name else resolve(name)).partition(":")
-    task: Task = getattr(import_module(module), attribute)()
+    try:
+        task = getattr(import_module(module), attribute)()
+    except (ImportError, SyntaxError, AttributeError, NameError, TypeError) as error:
+        raise DataError(f"task {name!r} does not load ({module}): {type(error).__name__}: {error}") from error
+    if not isinstance(task, Task):
+        raise DataError(f"task {name!r}: {module}:{attribute} is not a Task")
     return task
 
 
@@ -87,14 +96,19 @@ def _targets() -> dict[str, str]:
     known = {point.name: point.value for point in entry_points(group=GROUP)}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         for name, attribute in _declared(path):
-            assert name not in known, f"two tasks are called {name}"
+            if name in known:
+                raise DataError(f"two tasks are called {name}: {known[name]} and tasks.{path.stem}:{attribute}")
             known[name] = f"tasks.{path.stem}:{attribute}"
     return known
 
 
 def _declared(path: Path) -> Iterator[tuple[str, str]]:
     """(task name, class name) of each class that says `name = "..."`, with or without an annotation."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise DataError(f"tasks/{path.name}, line {error.lineno}: {error.msg}") from None
+    for node in tree.body:
         if not isinstance(node, ast.ClassDef):
             continue
         for line in node.body:

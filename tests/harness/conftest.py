@@ -27,3 +27,18 @@ def plugin(plugin_directory: Path) -> Iterator[Path]:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of short texts."""
     return write_corpus(tmp_path_factory.mktemp("corpus") / "texts")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_profiles() -> Iterator[None]:
+    """Speed is measured by the fewest rounds: sweeps of tests are not about it."""
+    from harness.speed import generation
+    from harness.stages import profile
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profile, "LATENCY", profile.Box(seconds=0, fewest=2, most=2))
+        patch.setattr(profile, "THROUGHPUT", profile.Box(seconds=0, fewest=2, most=2))
+        patch.setattr(profile, "LOADS", profile.Box(seconds=0, fewest=1, most=1))
+        patch.setattr(profile, "PREFILLS", 1)
+        patch.setattr(generation, "GENERATED_TOKENS", 2)
+        yield

@@ -45,7 +45,7 @@ ALL_BUT_TEXT = {"teacher", "compress", "distill", "evaluate", "profile"}
 
 @pytest.mark.parametrize(
     "where",
-    ["workers=2", "micro_batch=2", "zero_stage=3", "gpus=1", "zero_stage=1 offload=true", "memory=1GiB",
+    ["workers=2", "micro_batch=2", "zero_stage=3", "zero_stage=1 offload=true", "memory=1GiB",
      "checkpoint_every_s=1", "activation_checkpointing=true"],
 )  # fmt: skip
 def test_where_a_stage_runs_is_not_in_its_key(planned: Planned, where: str) -> None:
@@ -54,8 +54,9 @@ def test_where_a_stage_runs_is_not_in_its_key(planned: Planned, where: str) -> N
     assert all(one.execution != other.execution for one, other in zip(base.stages, moved.stages, strict=True))
 
 
-def test_only_times_depend_on_the_number_of_cpus(planned: Planned) -> None:
-    assert changed(planned(), planned("resources.default.cpus=2")) == {"profile"}
+@pytest.mark.parametrize("what", ["cpus=2", "gpus=1"])
+def test_only_times_depend_on_the_number_of_processors(planned: Planned, what: str) -> None:
+    assert changed(planned(), planned(f"resources.default.{what}")) == {"profile"}
 
 
 @pytest.mark.parametrize("key", ["zero_optimization", "steps_per_print"])
