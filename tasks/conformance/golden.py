@@ -54,7 +54,7 @@ def _summary(column: Sequence[Any]) -> dict[str, Any]:
     """Sums that tell order from order of floats; a hash of anything else."""
     if all(isinstance(value, float) for value in column):
         return {"sum": fsum(column), "ordered_sum": fsum(place * value for place, value in enumerate(column))}
-    return {"count": len(column), "sha256": sha256(json.dumps(list(column)).encode()).hexdigest()}
+    return {"count": len(column), "sha256": sha256(json.dumps(list(column), default=int).encode()).hexdigest()}
 
 
 def _difference(known: Any, found: Any, where: str = "") -> str | None:
