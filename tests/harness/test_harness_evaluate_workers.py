@@ -20,22 +20,23 @@ from micro_sweep import WORDS
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(180)]
 
 BATCHES = (1, 4, 16)
-PROTOCOLS = {"strided": "tasks.local:LocalTokens", "not shared": "tasks.local:LocalLmEval"}
+STRIDED, NOT_SHARED = "local.token_ppl.v1", "local.lm_eval.v1"
 
 WORKER = """
 import json, os, sys, warnings
 from pathlib import Path
 from harness.stage import Context, Execution, NoCheckpoints, Ranks, silent
 from harness.stages import evaluate
+from tasks import registry
 
 warnings.filterwarnings("ignore")
 root, rank, world = Path(sys.argv[1]), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-for name, target, batch in json.loads(sys.argv[2]):
+for name, batch in json.loads(sys.argv[2]):
     output = root / f"{name}-{world}-{batch}"
     output.mkdir(exist_ok=True)
     said = []
     result = evaluate.run(Context(
-        params={"target": target, "task": name, "text": str(root / "text.txt")}, inputs={"model": root}, output=output,
+        params={"target": registry.resolve(name), "task": name, "text": str(root / "text.txt")}, inputs={"model": root}, output=output,
         execution=Execution(workers=world, micro_batch=batch, collective_timeout_s=60), ranks=Ranks(rank, world, rank),
         checkpoints=NoCheckpoints(), progress=silent, warn=said.append,
     ))
@@ -49,8 +50,7 @@ def launch(root: Path, world: int) -> None:
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    asked = [("strided", PROTOCOLS["strided"], batch) for batch in BATCHES]
-    asked += [("not shared", PROTOCOLS["not shared"], 4)]
+    asked = [*((STRIDED, batch) for batch in BATCHES), (NOT_SHARED, 4)]
     gang = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     gang["PYTHONPATH"] = str(Path(__file__).parents[2])
     workers = [
@@ -90,11 +90,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int, int]
 
 
 def test_batches_and_workers_change_nothing_but_rounding(found: Any) -> None:
-    reference, items = found["strided", 1, 1]
+    reference, items = found[STRIDED, 1, 1]
     table = {}
     for world in (1, 2):
         for batch in BATCHES:
-            result, theirs = found["strided", world, batch]
+            result, theirs = found[STRIDED, world, batch]
             assert theirs["item"] == items["item"]
             each = np.abs(np.array(theirs["nll"]) / np.array(items["nll"]) - 1).max()
             table[world, batch] = (each, abs(result["metrics"]["ppl"] / reference["metrics"]["ppl"] - 1))
@@ -105,7 +105,7 @@ def test_batches_and_workers_change_nothing_but_rounding(found: Any) -> None:
 
 
 def test_what_cannot_be_shared_is_measured_by_the_first_worker_and_said(found: Any) -> None:
-    one, two = (found["not shared", world, 4][0] for world in (1, 2))
+    one, two = (found[NOT_SHARED, world, 4][0] for world in (1, 2))
     assert two["metrics"] == one["metrics"]
     assert one["said"] == []
-    assert two["said"] == ["not shared is measured by one of 2 workers: it is not shared"]
+    assert two["said"] == [f"{NOT_SHARED} is measured by one of 2 workers: it is not shared"]
