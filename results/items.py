@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from results.blocks import places
 from results.influence import Columns, Floats, candidates
 from results.reader import Reader
 from results.record import Measured
@@ -32,6 +33,8 @@ class Sample:
     items: NDArray[Any] | None = None
     influence_N: Floats | None = None
     missing: str = ""
+    place_N: NDArray[np.int64] | None = None
+    """Where each item begins in its text, when the items are windows of one; else they are independent."""
 
 
 def scale_of(metric: str) -> Scale:
@@ -68,7 +71,7 @@ def sample_of(metric: str, measured: float, columns: Columns | None, missing: st
             if abs(unit * estimate - value) <= AGREEMENT * max(abs(value), 1e-3):
                 if _is_proportion(metric, columns) and unit == 1.0:
                     scale = "proportion"
-                return Sample(value, scale, columns["item"], unit * influence_N)
+                return Sample(value, scale, columns["item"], unit * influence_N, place_N=places(columns["item"]))
     return Sample(value, scale, missing="items do not reproduce the value")
 
 
