@@ -9,10 +9,14 @@ first, and B_j = d_j + ... + d_{j+l-1} the sum of the block that begins at j,
 
 which for l = 1 is sum_i d_i^2 / (N (N - 1)), and has no bias where items are independent. Its degrees of freedom are
 3 l N / (2 l^2 + 1) - 1, those of the Bartlett window that it is (Priestley, *Spectral Analysis and Time Series*, 1981,
-section 6.2), and N - 1 for l = 1. The block's length is that of Politis & White, Econometric Reviews 23, 2004, as
-corrected by Patton, Politis & White, Econometric Reviews 28, 2009: with autocovariances R(k) and flat-top weights w(k),
+section 6.2), and N - 1 for l = 1. The length that has the least mean squared error is, with autocovariances R(k) and
+flat-top weights w(k),
 
-    l = (2 G^2 / D)^(1/3) N^(1/3),   G = sum_k w(k) |k| R(k),   D = 4/3 (sum_k w(k) R(k))^2.
+    b = (2 G^2 / D)^(1/3) N^(1/3),   G = sum_k w(k) |k| R(k),   D = 4/3 (sum_k w(k) R(k))^2
+
+(Politis & White, Econometric Reviews 23, 2004; corrected by Patton, Politis & White, Econometric Reviews 28, 2009). It
+leaves a bias downwards, and intervals want longer blocks (Sun, Phillips & Jin, Econometrica 76, 2008): l is twice b,
+or 1 where b is.
 """
 
 from __future__ import annotations
@@ -54,7 +58,7 @@ def block_dof(num_items: int, length: int) -> float:
 
 
 def block_length(influence_N: Floats) -> int:
-    """Politis & White's l, rounded up; 1 for fewer than 8 items, and never more than min(3 sqrt(N), N / 3)."""
+    """l above: 1 where b rounds up to 1 and for fewer than 8 items, never more than N / 4."""
     num_items = len(influence_N)
     if num_items < 8 or not influence_N.any():
         return 1
@@ -70,4 +74,4 @@ def block_length(influence_N: Floats) -> int:
     g = 2 * float((weight_K * lag_K) @ covariance_K[1 : width + 1])
     d = 4 / 3 * (covariance_K[0] + 2 * float(weight_K @ covariance_K[1 : width + 1])) ** 2
     best = (2 * g**2 / d) ** (1 / 3) * num_items ** (1 / 3) if d > 0 else 1.0
-    return int(max(1, min(ceil(best), ceil(min(3 * sqrt(num_items), num_items / 3)))))
+    return max(1, min(2 * ceil(best), num_items // 4)) if best > 1 else 1

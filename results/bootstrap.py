@@ -10,7 +10,7 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -44,15 +44,33 @@ def _drawn(rng: np.random.Generator, num_items: int, length: int) -> np.ndarray:
     return drawn_N
 
 
-def percentile_limits(
-    values_NK: Floats, *, resamples: int = RESAMPLES, seed: int = SEED, alpha: float = 0.05, length: int = 1
-) -> tuple[Floats, Floats]:
-    """Percentile limits (Efron & Tibshirani, *An Introduction to the Bootstrap*, 1993, section 13.3) of K means."""
+def resampled_means(
+    values_NK: Floats, *, resamples: int = RESAMPLES, seed: int = SEED, length: int = 1
+) -> Iterator[Floats]:
+    """Chunks (resample x column) of the columns' means over resampled items."""
     num_items, width = values_NK.shape
     rng = np.random.Generator(np.random.SFC64(seed))
-    chunks = item_counts(rng, num_items, resamples, length=length, width=width)
-    mean_RK = np.concatenate([counts_RN @ values_NK for counts_RN in chunks]) / num_items
-    low_K, high_K = np.quantile(mean_RK, (alpha / 2, 1 - alpha / 2), axis=0)
+    for counts_RN in item_counts(rng, num_items, resamples, length=length, width=width):
+        yield counts_RN @ values_NK / num_items
+
+
+def percentile_limits(
+    values_NK: Floats,
+    *,
+    of_means: Callable[[Floats], Floats] = lambda mean_RK: mean_RK,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    alpha: float = 0.05,
+    length: int = 1,
+) -> tuple[Floats, Floats]:
+    """Percentile limits of K means, or of what `of_means` makes of them: column by column, resamples first.
+
+    Efron & Tibshirani, *An Introduction to the Bootstrap*, 1993, section 13.3.
+    """
+    chunks = resampled_means(values_NK, resamples=resamples, seed=seed, length=length)
+    low_K, high_K = np.quantile(
+        np.concatenate([of_means(mean_RK) for mean_RK in chunks]), (alpha / 2, 1 - alpha / 2), axis=0
+    )
     return low_K, high_K
 
 

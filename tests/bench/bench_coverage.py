@@ -9,7 +9,8 @@ A board has rows r, seeds s and items i. A row's score of an item is
 so that rows share items (a hard page is hard for all), seeds (the same order of training data) and are trained apart.
 Negative log-likelihoods have item effects of a skewed and residuals of a heavy-tailed distribution (gamma with shape 2;
 Student's t with 5 degrees of freedom). Correct answers are 1 where a sum of Gaussian effects stays below a limit, so
-that their expectation is known. `seeds %` is how much of the variance of a row's mean is due to seeds.
+that their expectation is known. Windows of a text are correlated with their neighbours, and once taken for what they
+are, once for independent items. `seeds %` is how much of the variance of a row's mean is due to seeds.
 
 Printed: per setting the share of 95 % intervals that hold the truth (of rows, and of differences between two rows),
 and the share of boards of equal rows on which some pair is separated after Holm's correction, with its upper 95 % limit
@@ -50,10 +51,15 @@ class Setting:
     """Of the seeds' variance, what all rows share."""
     mean: float = 3.4
     accuracy: float = 0.7
+    memory: float = 0.0
+    """Correlation of neighbouring items, which then are windows of a text: every effect of theirs is an AR(1)."""
+    blocks: bool = True
+    """False takes windows for independent."""
 
     @property
     def name(self) -> str:
-        return f"{self.metric:8} {self.seeds} seeds x {self.items}  seeds {100 * self.seed_share:3.0f} %"
+        windows = f"windows {self.memory}, {'blocks' if self.blocks else 'ignored'}" if self.memory else ""
+        return f"{self.metric:8} {self.seeds} seeds x {self.items}  seeds {100 * self.seed_share:2.0f} %  {windows}"
 
     @property
     def seed(self) -> float:
@@ -74,7 +80,18 @@ def draw(rng: np.random.Generator, setting: Setting) -> Floats:
     total_RSN = setting.item * item_N + row_item_RN[:, None] + seed_RS[:, :, None] + setting.residual * noise_RSN
     if gaussian:
         return (total_RSN < limit(setting)).astype(np.float64)
+    if setting.memory:
+        return setting.mean + neighbours(item_N, row_item_RN, noise_RSN, setting) + seed_RS[:, :, None]
     return setting.mean + total_RSN
+
+
+def neighbours(item_N: Floats, row_item_RN: Floats, noise_RSN: Floats, setting: Setting) -> Floats:
+    """The effects of items, each an AR(1) with the variance that it has without memory."""
+    from scipy.signal import lfilter
+
+    drawn_RSN = setting.item * item_N + row_item_RN[:, None] + setting.residual * noise_RSN
+    drawn_RSN[..., 1:] *= np.sqrt(1 - setting.memory**2)
+    return np.asarray(lfilter([1.0], [1.0, -setting.memory], drawn_RSN, axis=-1))
 
 
 def limit(setting: Setting) -> float:
@@ -93,8 +110,11 @@ def samples(x_RSN: Floats, setting: Setting) -> Iterator[dict[int, Sample]]:
     """What the board would hold of each row."""
     scale = "proportion" if setting.metric == "accuracy" else "linear"
     items = np.arange(x_RSN.shape[2])
+    place_N = items if setting.memory and setting.blocks else None
     for x_SN in x_RSN:
-        yield {s: Sample(float(x_N.mean()), scale, items, x_N - x_N.mean()) for s, x_N in enumerate(x_SN)}
+        yield {
+            s: Sample(float(x_N.mean()), scale, items, x_N - x_N.mean(), place_N=place_N) for s, x_N in enumerate(x_SN)
+        }
 
 
 def coverage(setting: Setting, boards: int, seed: int) -> tuple[float, float, float]:
@@ -130,6 +150,9 @@ def settings() -> Iterator[Setting]:
         yield Setting(metric=metric, seeds=3, seed_share=0.5)
         yield Setting(metric=metric, seeds=1, seed_share=0.0)
         yield Setting(metric=metric, seeds=1)
+    for seeds, items, share in ((5, 500, 0.2), (1, 500, 0.0), (1, 100, 0.0)):
+        for blocks in (True, False):
+            yield Setting(metric="nll", seeds=seeds, items=items, seed_share=share, memory=0.4, blocks=blocks)
 
 
 def main() -> None:
@@ -137,11 +160,11 @@ def main() -> None:
     parser.add_argument("--boards", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    print(f"{'setting':42} rows   differences  separated (upper limit)", flush=True)
+    print(f"{'setting':60} rows   differences  separated (upper limit)", flush=True)
     for setting in settings():
         rows, differences, separated = coverage(setting, arguments.boards, arguments.seed)
         limit_ = upper_limit(separated, arguments.boards)
-        print(f"{setting.name:42} {rows:.3f}  {differences:.3f}        {separated:.3f} ({limit_:.3f})", flush=True)
+        print(f"{setting.name:60} {rows:.3f}  {differences:.3f}        {separated:.3f} ({limit_:.3f})", flush=True)
 
 
 if __name__ == "__main__":
