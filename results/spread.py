@@ -12,8 +12,9 @@ small by chance, and then looks as if it had many degrees of freedom. With g ~ c
 
     P(|error| > d) = E_g P(|T_f(g)| > d / sqrt(U + V_S / g)),    f(g) = f (1 + V_S / (g U))^2
 
-which is Student's t with S - 1 where U = 0, and with f where V_S = 0. The expectation is a trapezoid sum over
-log sqrt(g), whose error falls exponentially (Trefethen & Weideman, SIAM Review 56, 2014).
+which is Student's t with S - 1 where U = 0, and with f where V_S = 0; f(g) are Satterthwaite's degrees of freedom once
+g is given, which matters for few items only. The expectation is a trapezoid sum over log sqrt(g), whose error falls
+exponentially with the step (Trefethen & Weideman, SIAM Review 56, 2014).
 """
 
 from __future__ import annotations

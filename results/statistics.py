@@ -76,6 +76,8 @@ class Stacked:
     influence_SN: Floats
     neighbours: bool
     """Whether the items are windows of a text, here in its order."""
+    mean_S: Floats
+    """What centring took away: 0 where all items are in common."""
 
 
 NO_INTERVAL = Spread("no interval", known=False)
@@ -120,26 +122,34 @@ def compare(a: Mapping[int, Sample], b: Mapping[int, Sample]) -> Difference:
         return Difference(gap, None, None, None, "no common seed")
     ours, theirs = [a[s] for s in seeds], [b[s] for s in seeds]
     pairs = stack([*ours, *theirs])
-    gaps = None
-    if pairs is not None:
-        gaps = Stacked(pairs.influence_SN[: len(seeds)] - pairs.influence_SN[len(seeds) :], pairs.neighbours)
+    gaps = None if pairs is None else _less(pairs, len(seeds))
     gap_S = np.array([x.value - y.value for x, y in zip(ours, theirs, strict=True)])
     gap, spread = float(gap_S.mean()), _spread(gap_S, gaps)
     if not isfinite(gap) or not spread.known:
         return Difference(gap, None, None, None, "no interval")
-    if spread.variance == 0:
+    exact = pairs is not None and len(seeds) == 1 and ours[0].scale == theirs[0].scale == "proportion"
+    if spread.variance == 0 and not (exact and gap):
         # Identical on every item: no difference. Without items, equal seeds of a deterministic method prove nothing.
         p_value = 1.0 if gap == 0 else 0.0 if gaps is not None else None
         return Difference(gap, gap, gap, p_value, spread.basis)
-    half = spread.half_width(SIGNIFICANCE)
-    low, high, p_value = gap - half, gap + half, spread.p_value(gap)
-    if pairs is not None and len(seeds) == 1 and ours[0].scale == theirs[0].scale == "proportion":
-        right_N = pairs.influence_SN - pairs.influence_SN.min(axis=1, keepdims=True)
-        counts = mcnemar.discordant(right_N[0], right_N[1])
-        exact = mcnemar.limits(*counts, right_N.shape[1], SIGNIFICANCE)
-        low, high, p_value = min(low, exact[0]), max(high, exact[1]), mcnemar.p_value(*counts)
+    half = spread.half_width(SIGNIFICANCE) if spread.variance > 0 else 0.0
+    low, high = gap - half, gap + half
+    if pairs is not None and exact:
+        level_S = pairs.mean_S + np.array([ours[0].value, theirs[0].value])
+        first_N, second_N = pairs.influence_SN + level_S[:, None]
+        counts = mcnemar.discordant(first_N, second_N)
+        limits = mcnemar.limits(*counts, len(first_N), SIGNIFICANCE)
+        low, high, p_value = min(low, limits[0]), max(high, limits[1]), mcnemar.p_value(*counts)
+    else:
+        p_value = spread.p_value(gap)
     effect = None if gaps is None else effect_size(gap, ours, theirs, gaps.influence_SN)
-    return Difference(gap, low, high, p_value, spread.basis, spread, effect)
+    return Difference(gap, low, high, p_value, spread.basis, spread if spread.variance > 0 else None, effect)
+
+
+def _less(pairs: Stacked, num_seeds: int) -> Stacked:
+    """The first rows less the others."""
+    first_SN, second_SN = np.split(pairs.influence_SN, [num_seeds])
+    return Stacked(first_SN - second_SN, pairs.neighbours, pairs.mean_S[:num_seeds] - pairs.mean_S[num_seeds:])
 
 
 def effect_size(gap: float, ours: Sequence[Sample], theirs: Sequence[Sample], gaps_SN: Floats) -> float | None:
@@ -192,7 +202,8 @@ def stack(samples: Sequence[Sample]) -> Stacked | None:
         return None
     if place_N is not None:
         stacked_SN = stacked_SN[:, np.argsort(place_N, kind="stable")]
-    return Stacked(stacked_SN - stacked_SN.mean(axis=1, keepdims=True), place_N is not None)
+    mean_S: Floats = stacked_SN.mean(axis=1)
+    return Stacked(stacked_SN - mean_S[:, None], place_N is not None, mean_S)
 
 
 def _pick(sample: Sample, common: NDArray[Any], values_N: Any) -> Any:

@@ -59,7 +59,8 @@ class Setting:
     @property
     def name(self) -> str:
         windows = f"windows {self.memory}, {'blocks' if self.blocks else 'ignored'}" if self.memory else ""
-        return f"{self.metric:8} {self.seeds} seeds x {self.items}  seeds {100 * self.seed_share:2.0f} %  {windows}"
+        size = f"{self.rows:2} rows x {self.seeds} seeds x {self.items}"
+        return f"{self.metric:8} {size}  seeds {100 * self.seed_share:2.0f} %  {windows}"
 
     @property
     def seed(self) -> float:
@@ -146,6 +147,7 @@ def settings() -> Iterator[Setting]:
     for metric in ("nll", "accuracy"):
         for share in (0.0, 0.05, 0.2, 0.5, 0.8):
             yield Setting(metric=metric, seed_share=share)
+        yield Setting(metric=metric, seed_share=0.5, rows=10)
         yield Setting(metric=metric, seeds=3)
         yield Setting(metric=metric, seeds=3, seed_share=0.5)
         yield Setting(metric=metric, seeds=1, seed_share=0.0)
