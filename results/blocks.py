@@ -47,8 +47,10 @@ def block_variance(influence_N: Floats, length: int) -> float:
     """B(d) above; rows of a matrix are added up."""
     num_items = influence_N.shape[-1]
     rows_SN = np.atleast_2d(influence_N)
-    before_SN = np.cumsum(np.concatenate([rows_SN, rows_SN[:, :length]], axis=1), axis=1)
-    block_SN = before_SN[:, length:] - before_SN[:, :num_items] if length > 1 else rows_SN
+    block_SN = rows_SN
+    if length > 1:
+        before_SN = np.cumsum(np.concatenate([rows_SN, rows_SN[:, :length]], axis=1), axis=1)
+        block_SN = before_SN[:, length:] - before_SN[:, :num_items]
     return float((block_SN**2).sum() / (length * num_items * (num_items - length)))
 
 

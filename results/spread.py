@@ -29,7 +29,8 @@ from results.influence import Floats
 
 HIGHEST = 2.25
 """Of log sqrt(g)."""
-TOLERANCE = 1e-9
+TOLERANCE = 1e-3
+"""Of Newton's last step, relative: what it leaves is of the order of its square."""
 
 
 @dataclass(frozen=True)

@@ -223,8 +223,10 @@ def _spread(value_S: Floats, stacked: Stacked | None) -> Spread:
     mean_N = influence_SN.mean(axis=0)
     length = block_length(mean_N) if stacked.neighbours else 1
     items_dof = block_dof(len(mean_N), length)
-    # Neighbours never speak for less noise than independent items would.
-    from_items = max(block_variance(mean_N, length), block_variance(mean_N, 1))
+    from_items = block_variance(mean_N, 1)
+    if length > 1:
+        # Neighbours never speak for less noise than independent items would.
+        from_items = max(from_items, block_variance(mean_N, length))
     if num_seeds == 1:
         return Spread("items only", items=from_items, items_dof=items_dof)
     from_both = block_variance(influence_SN - mean_N, length) / ((num_seeds - 1) * num_seeds)

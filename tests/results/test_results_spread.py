@@ -42,7 +42,7 @@ def test_few_items_are_close_to_the_sum() -> None:
 @pytest.mark.parametrize("seeds_dof", [1, 2, 9])
 def test_quantiles_invert_p_values(alpha: float, seeds_dof: int) -> None:
     spread = Spread("seeds and items", 0.3, 1.2, seeds_dof, 40)
-    assert spread.p_value(spread.half_width(alpha)) == pytest.approx(alpha, rel=1e-8)
+    assert spread.p_value(spread.half_width(alpha)) == pytest.approx(alpha, rel=1e-5)
 
 
 def test_one_part_alone_is_students() -> None:
