@@ -12,9 +12,10 @@ import numpy as np
 from results.blocks import block_length
 from results.bootstrap import share_best
 from results.model import Column, Comparison, Group, Row, Score
+from results.pairwise import compare_all
 from results.power import Detectable, detectable
 from results.scores import Evidence
-from results.statistics import SIGNIFICANCE, Difference, compare, holm, stack
+from results.statistics import SIGNIFICANCE, Difference, holm, stack
 
 SIZE_SLACK = 0.02
 """Sizes that differ by less than a budget's tolerance count as equal on the Pareto front."""
@@ -33,7 +34,7 @@ def rank(
     for column in columns:
         ranked = [_ranked(group, column) for group in groups]
         pairs = [(a.id, b.id) for rows in ranked for a, b in combinations(rows, 2)]
-        tests = [compare(*(evidence[name].samples[column] for name in pair)) for pair in pairs]
+        tests = [test for rows in ranked for test in compare_all([evidence[row.id].samples[column] for row in rows])]
         found = _adjust([_comparison(column, *pair, test) for pair, test in zip(pairs, tests, strict=True)])
         comparisons += found
         groups = [Group(group.recipe, _with_ranks(group, column, found, evidence)) for group in groups]

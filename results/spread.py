@@ -19,16 +19,23 @@ exponentially with the step (Trefethen & Weideman, SIAM Review 56, 2014).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isfinite, log, sqrt
+from math import isfinite, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from results.influence import Floats
 
 HIGHEST = 2.25
 """Of log sqrt(g)."""
+MANY = 100
+"""From these degrees of freedom on, Student's variable is turned into a normal one (Wallace, Ann. Math. Stat. 30,
+1959): at 5 % that is right to 1e-5, and ten times as fast."""
+CHUNK = 2**13
+"""Means whose sums are formed at once."""
 TOLERANCE = 1e-3
 """Of Newton's last step, relative: what it leaves is of the order of its square."""
 
@@ -66,51 +73,85 @@ class Spread:
 
     def p_value(self, gap: float) -> float:
         """P(|error| > |gap|), two-sided."""
-        return self._beyond(abs(gap) / self.error, *self._mixture())
+        return float(p_values(np.array([gap]), *self._parts)[0])
 
     def half_width(self, alpha: float) -> float:
         """The d with P(|error| > d) = alpha: half the length of a 1 - alpha interval."""
         return self.quantile(alpha) * self.error
 
     def quantile(self, alpha: float) -> float:
-        """`half_width` in standard errors, by Newton's method on log P from a weighted mean of Student's quantiles."""
-        if self.seeds == 0 or self.items == 0:
-            return student_quantile(self.items_dof if self.seeds == 0 else self.seeds_dof, alpha)
-        share = self.seeds / self.variance
-        point = share * student_quantile(self.seeds_dof, alpha) + (1 - share) * student_quantile(self.items_dof, alpha)
-        scale_G, weight_G, dof_G = self._mixture()
+        """`half_width` in standard errors."""
+        return float(quantiles(alpha, *self._parts)[0])
+
+    @property
+    def _parts(self) -> tuple[Floats, Floats, float, float]:
+        return np.array([self.seeds]), np.array([self.items]), self.seeds_dof, self.items_dof
+
+
+def p_values(gap_P: Floats, seeds_P: Floats, items_P: Floats, seeds_dof: float, items_dof: float) -> Floats:
+    """`Spread.p_value` of many gaps, with variances of their own that are not 0, and common degrees of freedom."""
+    from scipy.special import stdtr
+
+    point_P = np.abs(gap_P) / np.sqrt(seeds_P + items_P)
+    found_P: Floats = 2 * stdtr(np.where(items_P == 0, seeds_dof, items_dof), -point_P)
+    for part in _mixed(seeds_P, items_P):
+        mixture = _mixture(seeds_P[part], items_P[part], seeds_dof, items_dof)
+        found_P[part] = _beyond(point_P[part], *mixture)[0]
+    return found_P
+
+
+def quantiles(alpha: float, seeds_P: Floats, items_P: Floats, seeds_dof: float, items_dof: float) -> Floats:
+    """`Spread.quantile` of many, by Newton's method on log P from a weighted mean of Student's quantiles."""
+    of_seeds, of_items = (student_quantile(dof, alpha) if dof > 0 else 0.0 for dof in (seeds_dof, items_dof))
+    point_P: Floats = np.where(items_P == 0, of_seeds, of_items)
+    for part in _mixed(seeds_P, items_P):
+        share_P = seeds_P[part] / (seeds_P[part] + items_P[part])
+        at_P = share_P * of_seeds + (1 - share_P) * of_items
+        mixture = _mixture(seeds_P[part], items_P[part], seeds_dof, items_dof)
         for _ in range(20):
-            beyond = self._beyond(point, scale_G, weight_G, dof_G)
-            density = 2 * float(weight_G @ (_student_density(point / scale_G, dof_G) / scale_G))
-            step = beyond / density * log(beyond / alpha)
+            beyond_P, density_P = _beyond(at_P, *mixture)
+            step_P = beyond_P / density_P * np.log(beyond_P / alpha)
             # P is not convex everywhere: no step goes below a quarter or beyond four times.
-            point = min(max(point + step, point / 4), 4 * point)
-            if abs(step) <= TOLERANCE * point:
+            at_P = np.clip(at_P + step_P, at_P / 4, 4 * at_P)
+            if (np.abs(step_P) <= TOLERANCE * at_P).all():
                 break
-        return point
-
-    def _mixture(self) -> tuple[Floats, Floats, Floats]:
-        """Given g, the error in standard errors is `scale` times a Student variable of `dof`; the weights of g."""
-        if self.seeds == 0 or self.items == 0:
-            return np.ones(1), np.ones(1), np.array([self.items_dof if self.seeds == 0 else self.seeds_dof])
-        root_G, weight_G = _nodes(self.seeds_dof)
-        ratio_G = self.seeds / (root_G**2 * self.items)
-        scale_G = np.sqrt(self.items / self.variance * (1 + ratio_G))
-        return scale_G, weight_G, np.minimum(self.items_dof * (1 + ratio_G) ** 2, 1e12)
-
-    @staticmethod
-    def _beyond(point: float, scale_G: Floats, weight_G: Floats, dof_G: Floats) -> float:
-        from scipy.special import stdtr
-
-        return float(2 * weight_G @ stdtr(dof_G, -point / scale_G))
+        point_P[part] = at_P
+    return point_P
 
 
-def _student_density(t_G: Floats, dof_G: Floats) -> Floats:
-    from scipy.special import gammaln
+def _mixed(seeds_P: Floats, items_P: Floats) -> Iterator[NDArray[np.int64]]:
+    """Those of both parts, a bounded number at a time."""
+    both = np.flatnonzero((seeds_P > 0) & (items_P > 0))
+    yield from (both[first : first + CHUNK] for first in range(0, len(both), CHUNK))
 
-    constant_G = gammaln((dof_G + 1) / 2) - gammaln(dof_G / 2) - np.log(np.pi * dof_G) / 2
-    density_G: Floats = np.exp(constant_G - (dof_G + 1) / 2 * np.log1p(t_G**2 / dof_G))
-    return density_G
+
+def _mixture(
+    seeds_P: Floats, items_P: Floats, seeds_dof: float, items_dof: float
+) -> tuple[Floats, Floats, Floats, bool]:
+    """Given g, the error in standard errors is `scale` times a Student variable of `dof`; the weights of g."""
+    root_G, weight_G = _nodes(seeds_dof)
+    ratio_PG = (seeds_P / items_P)[:, None] / root_G**2
+    scale_PG = np.sqrt((items_P / (seeds_P + items_P))[:, None] * (1 + ratio_PG))
+    return scale_PG, np.minimum(items_dof * (1 + ratio_PG) ** 2, 1e12), weight_G, items_dof >= MANY
+
+
+def _beyond(point_P: Floats, scale_PG: Floats, dof_PG: Floats, weight_G: Floats, many: bool) -> tuple[Floats, Floats]:
+    """P(|error| > point) in standard errors, and minus its derivative."""
+    from scipy.special import gammaln, ndtr, stdtr
+
+    t_PG = point_P[:, None] / scale_PG
+    if many:
+        factor_PG = (8 * dof_PG + 1) / (8 * dof_PG + 3)
+        z_PG = factor_PG * np.sqrt(dof_PG * np.log1p(t_PG**2 / dof_PG))
+        tail_PG = ndtr(-z_PG)
+        # dz / dt
+        slope_PG = factor_PG**2 * np.divide(t_PG, z_PG, out=np.ones_like(t_PG), where=z_PG > 0) / (1 + t_PG**2 / dof_PG)
+        density_PG = np.exp(-(z_PG**2) / 2) / np.sqrt(2 * np.pi) * slope_PG
+    else:
+        tail_PG = stdtr(dof_PG, -t_PG)
+        constant_PG = gammaln((dof_PG + 1) / 2) - gammaln(dof_PG / 2) - np.log(np.pi * dof_PG) / 2
+        density_PG = np.exp(constant_PG - (dof_PG + 1) / 2 * np.log1p(t_PG**2 / dof_PG))
+    return 2 * tail_PG @ weight_G, 2 * (density_PG / scale_PG) @ weight_G
 
 
 @lru_cache(maxsize=256)

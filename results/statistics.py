@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,7 @@ def summarise(samples: Sequence[Sample]) -> Summary:
     spread = _spread(np.array([s.value for s in samples]), stacked)
     items = 0 if stacked is None else stacked.influence_SN.shape[1]
     note = next((s.missing for s in samples if s.missing), "")
-    if not isfinite(value) or not spread.known:
+    if not spread.known:
         return Summary(from_scale(value, scale), None, None, "no interval", len(samples), items, note)
     if scale == "proportion" and len(samples) == 1:
         low, high = wilson(value, items)
@@ -125,7 +125,7 @@ def compare(a: Mapping[int, Sample], b: Mapping[int, Sample]) -> Difference:
     gaps = None if pairs is None else _less(pairs, len(seeds))
     gap_S = np.array([x.value - y.value for x, y in zip(ours, theirs, strict=True)])
     gap, spread = float(gap_S.mean()), _spread(gap_S, gaps)
-    if not isfinite(gap) or not spread.known:
+    if not spread.known:
         return Difference(gap, None, None, None, "no interval")
     exact = pairs is not None and len(seeds) == 1 and ours[0].scale == theirs[0].scale == "proportion"
     if spread.variance == 0 and not (exact and gap):
@@ -216,6 +216,8 @@ def _pick(sample: Sample, common: NDArray[Any], values_N: Any) -> Any:
 def _spread(value_S: Floats, stacked: Stacked | None) -> Spread:
     """The two-way variance above, or the part of it that the data allow."""
     num_seeds = len(value_S)
+    if not np.isfinite(value_S).all():
+        return NO_INTERVAL
     from_seeds = float(value_S.var(ddof=1) / num_seeds) if num_seeds > 1 else 0.0
     if stacked is None:
         return Spread("seeds only", seeds=from_seeds, seeds_dof=num_seeds - 1) if num_seeds > 1 else NO_INTERVAL
