@@ -22,13 +22,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from results.items import Sample
-from results.statistics import SIGNIFICANCE, compare, holm, summarise
+from results.pairwise import compare_all
+from results.statistics import SIGNIFICANCE, holm, summarise
 
 Floats = NDArray[np.float64]
 
@@ -128,7 +128,7 @@ def coverage(setting: Setting, boards: int, seed: int) -> tuple[float, float, fl
         assert first.low is not None
         assert first.high is not None
         of_rows += first.low <= truth(setting) <= first.high
-        pairs = [compare(a, b) for a, b in combinations(rows, 2)]
+        pairs = compare_all(rows)
         assert pairs[0].low is not None
         assert pairs[0].high is not None
         of_differences += pairs[0].low <= 0 <= pairs[0].high
