@@ -150,6 +150,7 @@ def settings() -> Iterator[Setting]:
         yield Setting(metric=metric, seed_share=0.5, rows=10)
         yield Setting(metric=metric, seeds=3)
         yield Setting(metric=metric, seeds=3, seed_share=0.5)
+        yield Setting(metric=metric, seeds=2, seed_share=0.5)
         yield Setting(metric=metric, seeds=1, seed_share=0.0)
         yield Setting(metric=metric, seeds=1)
     for seeds, items, share in ((5, 500, 0.2), (1, 500, 0.0), (1, 100, 0.0)):
