@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from results.formatting import cell, count, duration, gain_cell, legend, status, titles
+from results.formatting import cell, count, duration, gain_cell, legend, resolution, status, titles
 from results.model import Board, Column, Row, Tab, Twin
 from results.speed_view import SPEED_HEAD, latency, speed_cells
 
@@ -52,7 +52,9 @@ def _rich_table(tab: Tab) -> RenderableType:
         for row in rows:
             table.add_row(*(Text(text) for text in _line(row, tab.columns)), style=_style(row))
         table.add_section()
-    table.caption = Text("\n".join([*(f"{r.label}: {status(r)}" for r in tab.rows if r.reason), *tab.notes]))
+    table.caption = Text(
+        "\n".join([*(f"{r.label}: {status(r)}" for r in tab.rows if r.reason), *tab.notes, *resolution(tab)])
+    )
     return table
 
 
@@ -133,7 +135,10 @@ def _markdown_tab(tab: Tab) -> list[str]:
     metrics = [f"{names[column.key]} {column.arrow}" for column in tab.columns]
     head = ["method", *metrics, "params", "MACs", "latency", "cost", "seeds", "row", "status"]
     align = ["---", *["---:"] * (len(metrics) + 5), "---", "---"]
-    parts = [f"## {escape_markdown(heading(tab))}", *(f"Note: {escape_markdown(note)}." for note in tab.notes)]
+    parts = [
+        f"## {escape_markdown(heading(tab))}",
+        *(f"Note: {escape_markdown(note)}." for note in [*tab.notes, *resolution(tab)]),
+    ]
     for recipe, rows in tab.sections:
         lines = [head, align, *([*_line(row, tab.columns), status(row)] for row in rows)]
         parts.append(f"### {escape_markdown(recipe)}")
