@@ -110,6 +110,8 @@ class Row:
     speed: SpeedCard | None
     cost: Cost
     control: Control | None = None
+    stale: str = ""
+    """Why the row is out of date, and the command that refreshes it; a stale row is greyed and on no front."""
 
     @property
     def label(self) -> str:

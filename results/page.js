@@ -1,159 +1,210 @@
 "use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const sections = [...document.querySelectorAll("section")];
-const links = [...document.querySelectorAll("nav a")];
-document.documentElement.classList.add("js");
-
-function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+// The page around the views: budgets, the answer in short, and what the reader does.
+function tabs(name, entries, chosen, controls) {
+  return make("div", { role: "tablist", "aria-label": name }, entries.map(([id, text]) => make("button", {
+    type: "button", role: "tab", id: `${controls}-${id}`, "data-choice": id, "aria-selected": String(id === chosen),
+    "aria-controls": controls, tabindex: id === chosen ? "0" : "-1",
+  }, text)));
 }
 
-function plain(text) {
-  return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+function shell() {
+  const teachers = [...new Set(board.tabs.map(each => each.teacher))];
+  const budgets = teachers.map(teacher => make("div", { class: "teacher" }, make("span", {}, teacher),
+    tabs("Budgets of " + teacher, board.tabs.map((each, place) => [place, each]).filter(([, each]) => each.teacher === teacher)
+      .map(([place, each]) => [place, each.budget]), state.tab, "panel")));
+  find("page").replaceChildren(
+    make("a", { class: "skip", href: "#panel", id: "skip" }, "Skip to the board"),
+    make("header", {}, make("h1", {}, "weighin"), make("p", {}, board.sweep ? `Sweep ${board.sweep}` : "All sweeps of this store"),
+      make("button", { type: "button", id: "theme" }, "")),
+    board.tabs.length ? make("nav", { "aria-label": "Budgets" }, budgets) : "",
+    make("main", { id: "panel", tabindex: "-1", ...(board.tabs.length ? { role: "tabpanel" } : {}) },
+      board.tabs.length ? [] : make("p", { class: "empty" }, board.message)),
+    make("footer", {}, make("p", {}, board.tabs.length ? board.legend : "")));
+  nameTheme();
 }
 
-function layout(xTitle, yTitle, log) {
-  const axis = { gridcolor: colour("line"), linecolor: colour("line"), zeroline: false, automargin: true };
-  return {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: "system-ui, sans-serif", size: 12, color: colour("soft") },
-    margin: { l: 40, r: 12, t: 12, b: 50 }, hovermode: "closest",
-    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" },
-    hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink") } },
-    xaxis: { ...axis, title: { text: xTitle }, tickformat: "~s" },
-    yaxis: { ...axis, title: { text: plain(yTitle) }, type: log ? "log" : "linear", nticks: 8, dtick: undefined },
-    shapes: [], annotations: [],
-  };
-}
-
-const dashes = ["solid", "dash", "dot", "dashdot"];
-const settings = { displayModeBar: false, responsive: true };
-
-function drawQuality(target, plot) {
-  const traces = plot.traces.map(trace => {
-    const points = trace.points;
-    const shade = colour("c" + trace.colour % 8);
-    return {
-      name: plain(trace.name), mode: "lines+markers", x: points.map(p => p.params), y: points.map(p => p.value),
-      error_y: {
-        type: "data", symmetric: false, thickness: 1.2, width: 3, color: shade,
-        array: points.map(p => p.high - p.value), arrayminus: points.map(p => p.value - p.low),
-      },
-      line: { color: shade, width: 1.4, dash: dashes[Math.floor(trace.colour / 8) % 4] },
-      marker: { color: points.map(p => p.here ? shade : colour("ground")), size: 9, line: { color: shade, width: 1.6 } },
-      customdata: points.map(p => [p.low, p.high]),
-      hovertemplate: "%{y:.5g} [%{customdata[0]:.5g}, %{customdata[1]:.5g}]<br>%{x:.4s} parameters",
-    };
+// The answer in short, per recipe: which is best by the metric, is that real, what did it cost.
+function answers() {
+  const column = columnOf(state.metric);
+  if (!column) return [];
+  return tab().sections.map((title, section) => {
+    const ranked = tab().rows.filter(row => row.section === section && row.scores[column.id]?.rank && !row.stale);
+    const leaders = ranked.filter(row => row.scores[column.id].rank[0] === 1);
+    if (!leaders.length) return null;
+    const best = leaders.reduce((a, b) => (column.higher ? 1 : -1) * (b.scores[column.id].v - a.scores[column.id].v) > 0 ? b : a);
+    return make("section", { class: "answer", "aria-label": title }, make("h3", {}, title), make("dl", {},
+      make("dt", {}, "Best"), make("dd", {}, swatch(best), make("b", {}, best.label), ` ${best.scores[column.id].t} `, make("small", {}, `[${best.scores[column.id].i}] by ${column.protocol} ${column.metric} ${arrow(column)}`)),
+      make("dt", {}, "Is it real"), make("dd", {}, certainty(best, ranked.length, column)),
+      make("dt", {}, "Cost"), make("dd", {}, price(best, column))));
   });
-  const look = layout("parameters (filled: this budget)", "", plot.log);
-  for (const reference of plot.references) {
-    traces.push({
-      name: plain(reference.name), mode: "markers", x: [reference.params], y: [reference.value], showlegend: false,
-      marker: { color: colour("soft"), size: 9, symbol: "diamond" }, hovertemplate: "%{y:.5g}<br>%{x:.4s} parameters",
-    });
-    look.shapes.push({
-      type: "line", xref: "paper", x0: 0, x1: 1, y0: reference.value, y1: reference.value,
-      line: { color: colour("soft"), width: 1, dash: "dash" },
-    });
-    look.annotations.push({
-      xref: "paper", x: 0, xanchor: "left", y: plot.log ? Math.log10(reference.value) : reference.value,
-      yanchor: "bottom", showarrow: false, text: plain(reference.name), font: { color: colour("soft") },
-    });
-  }
-  Plotly.react(target, traces, look, settings);
 }
 
-function drawCurves(target, curves) {
-  const named = new Set();
-  const traces = curves.map(curve => {
-    const first = !named.has(curve.name);
-    named.add(curve.name);
-    return {
-      name: plain(curve.name), legendgroup: plain(curve.name), showlegend: first, mode: "lines", x: curve.x, y: curve.y,
-      line: { color: colour("c" + curve.colour % 8), width: 1.4, dash: dashes[Math.floor(curve.colour / 8) % 4] },
-      hovertemplate: "%{y:.4g} at %{x:.3s}, seed " + curve.seed,
-    };
+function certainty(row, count, column) {
+  const score = row.scores[column.id], names = score.ties ?? [], more = score.tied - names.length;
+  const said = count === 1 ? "Alone in its group. " : score.tied
+    ? `Not separable from ${score.tied} of ${count - 1}: ${names.join(", ")}${more > 0 ? `, ${more} more` : ""}. `
+    : `Separable from all ${count - 1} others. `;
+  if (score.seeds === 1) return said + "One seed: another training run may differ.";
+  return said + `${score.seeds} seeds${score.basis === "seeds only" ? ", no items stored" : ""}.`;
+}
+
+function price(row, column) {
+  const gain = tab().gains.find(each => each.row === row.id && each.from === "distillation");
+  const found = gain?.cells[column.id];
+  return [`${row.cost}, ${row.seeds} ${row.seeds === 1 ? "seed" : "seeds"}`, row.params ? `${row.params} params (${row.fraction})` : "",
+    row.latency ?? "", found?.v !== undefined ? `gain from distillation ${found.t}` : ""].filter(Boolean).join(" · ");
+}
+
+function gains() {
+  const here = tab(), shown = here.rows.length, test = matcher(state.filter);
+  const cells = gain => here.columns.map(column => {
+    const cell = gain.cells[column.id], [value, ...rest] = cell.t.split(" ");
+    return cell.v === undefined ? make("td", {}, cell.t) : make("td", {}, make("b", {}, value), make("small", {}, rest.join(" ")));
   });
-  Plotly.react(target, traces, layout("training tokens", "loss", false), settings);
+  const rows = Map.groupBy(here.gains, gain => here.rows.find(row => row.id === gain.row));
+  const lines = [...rows].filter(([row]) => test(row)).flatMap(([row, members]) => members.map((gain, place) => make("tr", { class: gain.status },
+    place ? null : make("th", { scope: "rowgroup", rowspan: members.length }, swatch(row), gain.label),
+    make("td", { class: "text" }, gain.from, make("small", {}, gain.control), gain.reason ? make("small", { class: "reason" }, gain.reason) : null),
+    cells(gain), make("td", {}, gain.cost), make("td", {}, String(gain.seeds)))));
+  const number = (title, sub) => make("th", { scope: "col", class: "number" }, title, sub ? make("small", {}, sub) : null);
+  return make("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Gains over controls" }, make("table", { id: "gains" },
+    make("caption", {}, `${here.heading}: what distillation and decomposition gain, ${shown} rows`),
+    make("thead", {}, make("tr", {}, make("th", { scope: "col", class: "text" }, "method"), make("th", { scope: "col", class: "text" }, "gain from"),
+      here.columns.map(column => number(column.protocol, `${column.metric} gain, positive is better`)), number("control’s cost"), number("seeds"))),
+    make("tbody", {}, lines)));
 }
 
-function drawRow(target, plot) {
-  const named = new Set();
-  const traces = plot.lines.map(line => {
-    const first = !named.has(line.part);
-    named.add(line.part);
-    return {
-      name: line.part, legendgroup: line.part, showlegend: first, mode: "lines", x: line.x, y: line.y,
-      line: { color: line.part === "loss" ? colour("ink") : colour("c" + line.colour), width: line.part === "loss" ? 2 : 1.4 },
-      hovertemplate: line.part + " %{y:.4g} at %{x:.3s}, seed " + line.seed + "<extra></extra>",
-    };
-  });
-  const look = layout("training tokens", "", plot.ticks.length > 0);
-  if (plot.ticks.length) Object.assign(look.yaxis, { tickmode: "array", tickvals: plot.ticks });
-  Plotly.react(target, traces, look, settings);
+function panel() {
+  const here = tab(), views = viewsHere();
+  const metrics = here.columns.length > 1 ? make("label", { class: "metric" }, "Metric ", make("select", { id: "metric" },
+    options(here.columns.map(column => [column.id, `${column.protocol} ${column.metric} ${arrow(column)}`]), state.metric))) : null;
+  find("panel").setAttribute("aria-labelledby", `panel-${state.tab}`);
+  find("panel").replaceChildren(
+    make("div", { class: "top" }, make("h2", {}, here.heading), make("p", { class: "summary" }, here.summary), metrics),
+    ...here.notes.map(note => make("p", { class: "note" }, note)),
+    make("div", { class: "answers", id: "answers" }, answers()),
+    tabs("Views", views.map(view => [view, VIEWS[view]]), state.view, "view"),
+    make("div", { id: "view", role: "tabpanel", "aria-labelledby": `view-${state.view}` }));
+  view();
 }
 
-function drawOpenRows(index) {
-  for (const target of sections[index].querySelectorAll(".more:not([hidden]) .inside")) {
-    const plot = data[index].rows[target.dataset.row];
-    if (plot) drawRow(target, plot);
+function view() {
+  find("view").setAttribute("aria-labelledby", `view-${state.view}`);
+  const shown = state.view === "table" ? drawTable() : [state.view === "gains" ? gains() : plotPanel()];
+  find("view").replaceChildren(...shown);
+  if (state.view === "table") drawRows();
+  else plotView();
+}
+
+function choose(button) {
+  const list = button.closest("[role=tablist]");
+  const all = list.closest("nav")?.querySelectorAll("[role=tab]") ?? list.querySelectorAll("[role=tab]");
+  if (list.closest("nav")) {
+    Object.assign(state, { tab: Number(button.dataset.choice), open: [] });
+    state.metric = columnOf(state.metric)?.id ?? tab().columns[0]?.id ?? "";
+    const known = columns(tab()).map(column => column.id);
+    state.sort = state.sort.filter(each => known.includes(each.id));
+    if (!viewsHere().includes(state.view)) state.view = "table";
+    panel();
+  } else {
+    state.view = button.dataset.choice;
+    view();
   }
-}
-
-function draw(index) {
-  const section = sections[index];
-  const quality = section.querySelector(".quality");
-  const curves = section.querySelector(".curves");
-  if (quality) drawQuality(quality, data[index].quality[section.querySelector("select").value]);
-  if (curves) drawCurves(curves, data[index].curves);
-  drawOpenRows(index);
-}
-
-let current = 0;
-function select(index) {
-  current = index;
-  sections.forEach((section, place) => { section.hidden = place !== index; });
-  links.forEach(link => link.setAttribute("aria-selected", link.hash === "#tab-" + index));
-  if (sections.length) draw(index);
-}
-
-function fromAddress() {
-  const place = sections.findIndex(section => "#" + section.id === location.hash);
-  select(Math.max(place, 0));
-}
-
-function sort(table, heading) {
-  const place = heading.cellIndex;
-  const downwards = heading.getAttribute("aria-sort") === "ascending";
-  const number = heading.classList.contains("number");
-  table.querySelectorAll("thead th").forEach(other => other.removeAttribute("aria-sort"));
-  heading.setAttribute("aria-sort", downwards ? "descending" : "ascending");
-  const key = body => body.rows[0].cells[place].dataset.sort;
-  const compare = (a, b) => {
-    if (key(a) === undefined || key(b) === undefined) return (key(a) === undefined) - (key(b) === undefined);
-    const order = number ? Number(key(a)) - Number(key(b)) : key(a).localeCompare(key(b));
-    return downwards ? -order : order;
-  };
-  for (const kind of table.querySelectorAll("tbody.kind")) {
-    const rows = [];
-    for (let next = kind.nextElementSibling; next && next.matches(".row"); next = next.nextElementSibling) rows.push(next);
-    kind.after(...rows.sort(compare));
+  for (const each of all) {
+    each.setAttribute("aria-selected", String(each === button));
+    each.tabIndex = each === button ? 0 : -1;
   }
+  button.focus({ preventScroll: true });
+  remember(true);
+}
+
+const THEMES = { "": "auto", light: "light", dark: "dark" };
+function nameTheme() { find("theme").textContent = `Theme: ${THEMES[document.documentElement.dataset.theme ?? ""]}`; }
+function nextTheme() {
+  const names = Object.keys(THEMES), now = document.documentElement.dataset.theme ?? "";
+  document.documentElement.dataset.theme = names[(names.indexOf(now) + 1) % names.length];
+  nameTheme();
+  recolour();
+}
+
+function recolour() {
+  if (!window.Plotly || !board.tabs.length) return;
+  plotView();
+  plotOpenRows();
+}
+
+function fromLink() {
+  fromAddress();
+  shell();
+  panel();
 }
 
 document.addEventListener("click", event => {
-  const opener = event.target.closest(".open");
-  const heading = event.target.closest("thead th");
-  if (opener) {
-    const more = opener.closest("tbody").querySelector(".more");
-    more.hidden = !more.hidden;
-    opener.setAttribute("aria-expanded", String(!more.hidden));
-    drawOpenRows(current);
-  } else if (heading) {
-    sort(heading.closest("table"), heading);
+  const on = selector => event.target.closest(selector);
+  if (on("[role=tab]")) choose(on("[role=tab]"));
+  else if (on(".open")) toggleRow(on(".open").dataset.row);
+  else if (on(".sort")) sortBy(on(".sort").dataset.column, event.shiftKey);
+  else if (on(".copy")) copy(on(".copy"));
+  else if (on("#further")) showFurther();
+  else if (on("#theme")) nextTheme();
+  else if (on("#usual")) chooseColumns(null);
+  else if (on("#skip")) { event.preventDefault(); find("panel").focus(); }
+  const choices = document.querySelector(".choices[open]");
+  if (choices && !choices.contains(event.target)) choices.open = false;
+});
+
+function chooseColumns(chosen) {
+  state.columns = chosen;
+  applyState();
+  document.querySelector("#table thead").replaceChildren(headings());
+  for (const box of document.querySelectorAll(".choices input")) box.checked = chosenColumns().includes(box.value);
+  drawRows();
+  remember();
+}
+
+document.addEventListener("change", event => {
+  const { id, value, name } = event.target;
+  if (name === "column") chooseColumns(["method", ...[...document.querySelectorAll(".choices input:checked")].map(box => box.value)]);
+  if (id === "metric" || id === "axis") {
+    state[id] = value;
+    find("answers").replaceChildren(...answers().filter(Boolean));
+    if (state.view === "table") drawRows();
+    plotView();
+    remember();
   }
 });
-document.addEventListener("change", event => { if (event.target.matches("figcaption select")) draw(current); });
-window.addEventListener("hashchange", fromAddress);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (sections.length) draw(current); });
-fromAddress();
+
+document.addEventListener("input", event => {
+  if (event.target.id !== "filter") return;
+  state.filter = event.target.value;
+  limit = STEP;
+  drawRows();
+  remember();
+});
+
+// Arrows move between tabs and between rows; "/" goes to the filter, Escape closes the list of columns.
+document.addEventListener("keydown", event => {
+  const now = event.target.closest?.("[role=tab], .open");
+  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+  const across = event.key === "ArrowRight" || event.key === "ArrowLeft";
+  if (now && step && across === now.matches("[role=tab]")) {
+    const all = [...(now.closest("[role=tablist]") ?? find("table")).querySelectorAll("[role=tab], .open")];
+    const next = all[all.indexOf(now) + step];
+    event.preventDefault();
+    next?.focus();
+    if (next?.matches("[role=tab]")) choose(next);
+  } else if (event.key === "/" && !event.target.matches("input, select") && find("filter")) {
+    event.preventDefault();
+    find("filter").focus();
+  } else if (event.key === "Escape" && document.querySelector(".choices[open]")) {
+    document.querySelector(".choices").open = false;
+    document.querySelector(".choices summary").focus();
+  }
+});
+
+addEventListener("popstate", () => { if (board.tabs.length) fromLink(); });
+addEventListener("beforeprint", () => { if (find("further")) showFurther(true); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+if (board.tabs.length) fromLink();
+else shell();
+document.documentElement.dataset.ready = "";
