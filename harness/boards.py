@@ -13,7 +13,7 @@ from results.store import Store
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-FORMATS = ("table", "md", "csv", "json", "html")
+FORMATS = ("table", "md", "csv", "json", "html", "latex", "badge")
 PLAIN_WIDTH = 160
 """Columns of a table that is not drawn on a terminal."""
 
@@ -22,7 +22,7 @@ def render(store_url: str, sweep: str | None, form: str) -> str:
     """The board in one of `FORMATS`, with a newline at its end."""
     if form not in FORMATS:
         raise SpecError(f"--format {form}: unknown{nearest(form, FORMATS)}")
-    from results import json_view, table
+    from results import badge, json_view, latex, table
     from results.board import board
 
     found = board(Store(store_url), sweep)
@@ -31,8 +31,15 @@ def render(store_url: str, sweep: str | None, form: str) -> str:
     if form == "html":
         from results.page import page
 
-        return page(found)
-    text = {"md": table.markdown, "csv": table.as_csv, "json": json_view.dumps}[form](found)
+        return page(found, [store_url])
+    forms = {
+        "md": table.markdown,
+        "csv": table.as_csv,
+        "json": json_view.dumps,
+        "latex": latex.latex,
+        "badge": badge.badge,
+    }
+    text = forms[form](found)
     return text if text.endswith("\n") else text + "\n"
 
 
@@ -46,27 +53,26 @@ def show_row(row: str, store_url: str, *, as_json: bool) -> None:
 
 
 def draw_curve(row: str, store_url: str, output: Path) -> None:
-    """Write a row's training loss as an SVG file; SpecError where it cannot be drawn or written."""
-    from results.curve_svg import curve_svg
+    """Write a row's training loss as a picture; SpecError where it cannot be drawn or written."""
+    from harness.board_forms import figure_form, write_bytes
+    from results.figures import row_figure
     from results.show import show
 
-    if output.suffix != ".svg":
-        raise SpecError(f"--curve {output}: curves are drawn as .svg")
-    drawing = curve_svg(show(Store(store_url), row).row)
+    drawing = row_figure(show(Store(store_url), row).row, figure_form(output, "--curve"))
     if drawing is None:
         raise SpecError(f"--curve: row {row} has no training curve")
-    deliver(drawing, output, "--curve")
+    write_bytes(drawing, output, "--curve")
 
 
-def deliver(text: str, output: Path | None, option: str = "--output") -> None:
-    """Print a text, or write it to `output`, which `option` gave; SpecError when it cannot be written."""
+def deliver(text: str, output: Path | None) -> None:
+    """Print a text, or write it to `output`; SpecError when it cannot be written."""
     if output is None:
         sys.stdout.write(text)
         return
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"{option} {output}: cannot be written: {error.strerror or error}") from error
+        raise SpecError(f"--output {output}: cannot be written: {error.strerror or error}") from error
 
 
 def drawn(renderable: RenderableType) -> str:

@@ -82,12 +82,25 @@ def plan(
 def board(
     store: StoreUrl = ".weighin",
     sweep: Annotated[str | None, typer.Option(help="Only this sweep's rows (its name).")] = None,
-    form: Annotated[str, typer.Option("--format", help="table, md, csv, json or html.")] = "table",
+    form: Annotated[str, typer.Option("--format", help="table, md, csv, json, html, latex or badge.")] = "table",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there instead of printing.")] = None,
+    plot: Annotated[
+        str | None, typer.Option(help="Draw pareto[-bytes|-macs|...], curves or cost into -o FILE.svg|png|pdf.")
+    ] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve the page on this machine, read-only.")] = False,
+    port: Annotated[int, typer.Option(help="Where --serve listens; 0: any free port.")] = 8765,
 ) -> None:
     """The leaderboard."""
     from harness.boards import deliver, render
 
+    if plot is not None or serve:
+        from harness.board_forms import plot_board, serve_board
+
+        if serve:
+            serve_board(store, sweep, port, typer.echo)
+        elif plot is not None:
+            typer.echo(f"wrote {plot_board(store, sweep, plot, output)}")
+        return
     deliver(render(store, sweep, form), output)
     if output is not None:
         typer.echo(f"wrote {output}")
@@ -98,7 +111,7 @@ def show(
     row: Annotated[str, typer.Argument(help="Row id, or ROW#seed.")],
     store: StoreUrl = ".weighin",
     as_json: AsJson = False,
-    curve: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the training loss there.")] = None,
+    curve: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the training loss there: .svg, .png, .pdf.")] = None,
 ) -> None:
     """One row: cell, size, measurements, cost, provenance, failure."""
     from harness.boards import draw_curve, show_row

@@ -134,7 +134,7 @@ function plotCost(target, rows) {
   const names = shown.map(row => `${plain(row.label)} (${plain(row.id)})`);
   const traces = stages.map((stage, place) => ({
     type: "bar", orientation: "h", name: plain(stage), y: names, x: shown.map(row => row.stages[stage] ?? 0),
-    marker: { color: shade(place), pattern: { shape: PATTERNS[place % 7], size: 6, fillmode: "overlay", fgcolor: colour("ground"), fgopacity: .55 } },
+    marker: { color: shade(place), pattern: { shape: PATTERNS[shapeOf(place)], size: 6, fillmode: "overlay", fgcolor: colour("ground"), fgopacity: .55 } },
     hovertemplate: "%{x:.4s} s",
   }));
   const more = { barmode: "stack", yaxis: { autorange: "reversed", type: "category" }, xaxis: { tickformat: "~s" } };

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
-from math import ceil, floor, isfinite, log10
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,11 @@ def colours(board: Board) -> dict[str, int]:
     return {label: place for place, label in enumerate(sorted(labels))}
 
 
+def shape(number: int) -> int:
+    """Which of seven shapes goes with a number of the palette: 49 numbers in a row have no colour and shape in common."""
+    return (number + number // 7) % 7
+
+
 def row_curves(row: Row) -> list[dict[str, Any]]:
     """The loss of one row and its parts, a line per seed and part; a part that is the loss itself is left out.
 
@@ -129,16 +134,3 @@ def _progress(curve: Sequence[Mapping[str, float]]) -> list[float | None]:
     """Training tokens, or steps where a curve has no tokens."""
     places = [point.get("tokens", point.get("step")) for point in curve]
     return [place if place is not None and isfinite(place) else None for place in places]
-
-
-def log_ticks(lines: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Round values (1, 2, 5 times powers of ten) for a logarithmic scale; none where a linear one is better.
-
-    Logarithmic is better where all values are above zero and the largest is 20 times the smallest or more.
-    """
-    values = [value for line in lines for value in line["y"] if value is not None]
-    if not values or min(values) <= 0 or max(values) < 20 * min(values):
-        return []
-    powers = range(floor(log10(min(values))), ceil(log10(max(values))) + 1)
-    candidates = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
-    return [tick for tick in candidates if min(values) <= tick <= max(values)]

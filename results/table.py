@@ -142,7 +142,7 @@ def _markdown_tab(tab: Tab) -> list[str]:
     for recipe, rows in tab.sections:
         lines = [head, align, *([*_line(row, tab.columns), status(row)] for row in rows)]
         parts.append(f"### {escape_markdown(recipe)}")
-        parts.append(_markdown_table(lines))
+        parts.append(markdown_table(lines))
     return parts + (_markdown_gains(tab) if tab.twins else [])
 
 
@@ -152,11 +152,12 @@ def _markdown_gains(tab: Tab) -> list[str]:
     parts = ["### gains"]
     for recipe, twins in _gains_sections(tab):
         lines = [head, align, *([*_gains_line(row, twin, tab.columns), status(twin.row)] for row, twin in twins)]
-        parts += [escape_markdown(recipe), _markdown_table(lines)]
+        parts += [escape_markdown(recipe), markdown_table(lines)]
     return parts
 
 
-def _markdown_table(lines: Iterable[Sequence[str]]) -> str:
+def markdown_table(lines: Iterable[Sequence[str]]) -> str:
+    """Lines of a table, the first two its head and its alignment, every cell escaped."""
     return "\n".join("| " + " | ".join(map(escape_markdown, line)) + " |" for line in lines)
 
 

@@ -1,0 +1,70 @@
+"""The board in its other forms: plots as files, and a page that is served."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.errors import SpecError, nearest
+from results.board import board
+from results.model import Board
+from results.store import Store
+
+
+def plot_board(store_url: str, sweep: str | None, kind: str, output: Path | None) -> Path:
+    """Draw one of the board's plots into a file; SpecError where it cannot be drawn or written."""
+    from results.figures import figure, kinds
+
+    if kind not in kinds():
+        raise SpecError(f"--plot {kind}: unknown{nearest(kind, kinds())}; there are: {', '.join(kinds())}")
+    if output is None:
+        raise SpecError(f"--plot {kind}: where to? -o FILE.svg, .png or .pdf")
+    form = figure_form(output, "--output")
+    return write_bytes(figure(_read(store_url, sweep), kind, form), output, "--output")
+
+
+def figure_form(output: Path, option: str) -> str:
+    """`svg`, `png` or `pdf`, by the file's name."""
+    from results.figures import FORMS
+
+    form = output.suffix.removeprefix(".").lower()
+    if form not in FORMS:
+        raise SpecError(f"{option} {output}: plots are drawn as {', '.join(f'.{each}' for each in FORMS)}")
+    return form
+
+
+def write_bytes(data: bytes, output: Path, option: str) -> Path:
+    """Write a file that `option` named; SpecError when it cannot be written."""
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise SpecError(f"{option} {output}: cannot be written: {error.strerror or error}") from error
+    return output
+
+
+def serve_board(store_url: str, sweep: str | None, port: int, say: Callable[[str], None]) -> None:
+    """Serve the page on this machine until interrupted; it is drawn again when a record has come."""
+    from results.page import page
+    from results.serve import HOST, Pages, server
+
+    def draw() -> str:
+        return page(_read(store_url, sweep), [store_url])
+
+    served = server(Pages(lambda: fingerprint(Store(store_url)), draw), port)
+    say(f"the board of {store_url} is at http://{HOST}:{served.server_address[1]}/ until Ctrl-C; nothing can be changed")
+    try:
+        served.serve_forever()
+    except KeyboardInterrupt:
+        say("stopped")
+    finally:
+        served.server_close()
+
+
+def fingerprint(store: Store) -> str:
+    """Changes when a record is added: records are never rewritten, so that their names say it all."""
+    return hashlib.sha256("\n".join(store.names("records")).encode(errors="replace")).hexdigest()
+
+
+def _read(store_url: str, sweep: str | None) -> Board:
+    return board(Store(store_url), sweep)
