@@ -52,7 +52,9 @@ def serve_board(store_url: str, sweep: str | None, port: int, say: Callable[[str
         return page(_read(store_url, sweep), [store_url])
 
     served = server(Pages(lambda: fingerprint(Store(store_url)), draw), port)
-    say(f"the board of {store_url} is at http://{HOST}:{served.server_address[1]}/ until Ctrl-C; nothing can be changed")
+    say(
+        f"the board of {store_url} is at http://{HOST}:{served.server_address[1]}/ until Ctrl-C; nothing can be changed"
+    )
     try:
         served.serve_forever()
     except KeyboardInterrupt:

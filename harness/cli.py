@@ -111,7 +111,9 @@ def show(
     row: Annotated[str, typer.Argument(help="Row id, or ROW#seed.")],
     store: StoreUrl = ".weighin",
     as_json: AsJson = False,
-    curve: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the training loss there: .svg, .png, .pdf.")] = None,
+    curve: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the training loss there: .svg, .png, .pdf.")
+    ] = None,
 ) -> None:
     """One row: cell, size, measurements, cost, provenance, failure."""
     from harness.boards import draw_curve, show_row

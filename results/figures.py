@@ -50,8 +50,8 @@ SETTINGS = {
     "legend.fontsize": 8,
     "legend.frameon": False,
 }
-MOST_PANELS = 12
-MOST_ROWS = 40
+MOST_ROWS = 24
+"""In a panel of costs or curves, whose title tells of more."""
 Panel = Callable[["Axes"], None]
 
 
@@ -71,7 +71,7 @@ def figure(board: Board, kind: str, form: str) -> bytes:
         panels = [panel for teacher in _teachers(board) for panel in _pareto_panels(board, teacher, axis)]
     if not panels:
         raise StoreError(f"--plot {kind}: {board.message or 'no row of this board has what it needs'}")
-    return _draw(panels[:MOST_PANELS], form)
+    return _draw(panels, form)
 
 
 def row_figure(row: Row, form: str) -> bytes | None:
@@ -86,7 +86,9 @@ def row_figure(row: Row, form: str) -> bytes | None:
             place, first = PARTS.index(line["part"]), line["seed"] == lines[0]["seed"]
             style = {"color": "#1a1c20" if place == 0 else OKABE_ITO[place], "linestyle": DASHES[place]}
             at.plot(*_gaps(line), label=line["part"] if first else None, linewidth=1.3, **style)
-        at.set_title(_plain(f"{row.label}, {row.budget or 'no budget'}, {row.recipe}, row {row.id} {seeds}"), loc="left")
+        at.set_title(
+            _plain(f"{row.label}, {row.budget or 'no budget'}, {row.recipe}, row {row.id} {seeds}"), loc="left"
+        )
         _scale_loss(at, lines)
 
     return _draw([panel], form)
@@ -161,7 +163,7 @@ def _curves_panel(tab: Tab, palette: Mapping[str, int]) -> Panel:
                 style = {"color": OKABE_ITO[palette[row.label] % len(OKABE_ITO)], "linestyle": DASHES[place % 4]}
                 at.plot(*_gaps(line), label=None if order else _plain(row.label), linewidth=1, **style)
                 lines.append(line)
-        at.set_title(_plain(heading(tab)), loc="left")
+        at.set_title(_plain(heading(tab)) + _left_out(rows), loc="left")
         _scale_loss(at, lines)
 
     return panel
@@ -180,10 +182,14 @@ def _cost_panel(tab: Tab) -> Panel:
         at.set_yticks(range(len(rows)), [_plain(f"{row.label} ({row.id})") for row in rows])
         at.invert_yaxis()
         at.grid(visible=False, axis="y")
-        at.set_title(_plain(heading(tab)), loc="left")
+        at.set_title(_plain(heading(tab)) + _left_out(tab.rows), loc="left")
         at.set_xlabel("worker-seconds, all seeds and attempts")
 
     return panel
+
+
+def _left_out(rows: Sequence[Row]) -> str:
+    return f", {MOST_ROWS} of {len(rows)} rows" if len(rows) > MOST_ROWS else ""
 
 
 def _scale_loss(at: Axes, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -31,15 +31,16 @@ def dumps(board: Board) -> str:
 
 def render(data: Any) -> str:
     """JSON with sorted keys and full floats; a value that is not finite becomes null, since JSON has none."""
-    return json.dumps(_finite(data), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(finite(data), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _finite(data: Any) -> Any:
+def finite(data: Any) -> Any:
+    """The same data with None for every number that is not finite."""
     if isinstance(data, float) and not isfinite(data):
         return None
     if isinstance(data, Mapping):
-        return {str(key): _finite(value) for key, value in data.items()}
-    return [_finite(item) for item in data] if isinstance(data, (list, tuple)) else data
+        return {str(key): finite(value) for key, value in data.items()}
+    return [finite(item) for item in data] if isinstance(data, (list, tuple)) else data
 
 
 def tab_json(tab: Tab) -> dict[str, Any]:

@@ -13,12 +13,12 @@ function shell() {
     tabs("Budgets of " + teacher, board.tabs.map((each, place) => [place, each]).filter(([, each]) => each.teacher === teacher)
       .map(([place, each]) => [place, each.budget]), state.tab, "panel")));
   find("page").replaceChildren(
-    make("a", { class: "skip", href: "#panel", id: "skip" }, "Skip to the board"),
+    board.tabs.length ? make("a", { class: "skip", href: "#panel", id: "skip" }, "Skip to the board") : "",
     make("header", {}, make("h1", {}, "weighin"), make("p", {}, board.sweep ? `Sweep ${board.sweep}` : "All sweeps of this store"),
       make("button", { type: "button", id: "theme" }, "")),
     board.tabs.length ? make("nav", { "aria-label": "Budgets" }, budgets) : "",
-    make("main", { id: "panel", tabindex: "-1", ...(board.tabs.length ? { role: "tabpanel" } : {}) },
-      board.tabs.length ? [] : make("p", { class: "empty" }, board.message)),
+    make("main", {}, board.tabs.length ? make("div", { id: "panel", role: "tabpanel", tabindex: "-1" })
+      : make("p", { class: "empty" }, board.message)),
     make("footer", {}, make("p", {}, board.tabs.length ? board.legend : "")));
   nameTheme();
 }

@@ -15,6 +15,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from results.json_view import finite
 from results.model import Board
 from results.page_data import board_data
 from results.page_details import all_details
@@ -63,8 +64,11 @@ def _asset(name: str) -> str:
 
 
 def script_json(data: Any) -> str:
-    """JSON that cannot end the script element it stands in, nor open a comment there."""
-    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    """JSON that cannot end the script element it stands in, nor open a comment there; a number it lacks is null."""
+    try:
+        text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(finite(data), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     text = text.encode("utf-8", "replace").decode()
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")

@@ -19,7 +19,7 @@ function command(text) {
 function details(row) {
   const found = detailsOf(state.tab)[row.id];
   const curve = found.curves.length ? make("figure", {}, make("figcaption", {}, "Training loss and its parts, every seed"),
-    make("div", { class: "plot inside", "data-row": row.id, role: "img", "aria-label": "Training loss of " + row.label })) : null;
+    make("div", { class: "plot inside", "data-row": row.id })) : null;
   const seeds = found.seeds.map(seed => make("details", {}, make("summary", {}, seed.title),
     seed.reason ? make("p", { class: "reason" }, seed.reason) : null,
     seed.log ? make("pre", { tabindex: "0", "aria-label": "End of the log" }, seed.log) : null, facts(seed.facts)));

@@ -153,7 +153,7 @@ function plotPanel() {
   return make("figure", {},
     make("figcaption", {}, make("span", { id: "plot-title" }, VIEWS[state.view]), state.view !== "front" ? null : [
       make("label", {}, "against ", make("select", { id: "axis" }, options(Object.entries(board.axes), state.axis)))]),
-    make("div", { class: "plot", id: "plot", role: "img", "aria-labelledby": "plot-title" }), make("p", { class: "hint", id: "plot-hint" }));
+    make("div", { class: "plot", id: "plot" }), make("p", { class: "hint", id: "plot-hint" }));
 }
 
 function plotView() {

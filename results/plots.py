@@ -100,7 +100,7 @@ def colours(board: Board) -> dict[str, int]:
 
 
 def shape(number: int) -> int:
-    """Which of seven shapes goes with a number of the palette: 49 numbers in a row have no colour and shape in common."""
+    """Which of seven shapes goes with a number: of 49 in a row, no two have both colour and shape in common."""
     return (number + number // 7) % 7
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
-from urllib.parse import urlsplit
 
 from results.errors import StoreError
 
@@ -60,10 +59,10 @@ def server(pages: Pages, port: int) -> ThreadingHTTPServer:
             self._answer(body=False)
 
         def _answer(self, *, body: bool) -> None:
-            name = urlsplit(f"//{self.headers.get('Host', HOST)}").hostname
+            name = self.headers.get("Host", HOST).partition(":")[0].lower()
             if name not in NAMES:
                 self._send(HTTPStatus.FORBIDDEN, f"this board answers to {' and '.join(NAMES)} only\n".encode(), body)
-            elif urlsplit(self.path).path not in ("/", "/index.html"):
+            elif self.path.partition("?")[0] not in ("/", "/index.html"):
                 self._send(HTTPStatus.NOT_FOUND, b"there is one page here: /\n", body)
             else:
                 self._page(body)

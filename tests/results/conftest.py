@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser_fixture import big, big_html, browser, open_page  # noqa: F401
 
 from results.record import Cell, Failure, Measured, Record, SizeCard, StageCost
 from results.speed_card import FormSpeed, SpeedCard, SpeedNoise, SpeedSettings
@@ -43,6 +44,9 @@ class FakeReader:
 
     def add(self, record: Record) -> None:
         self._records.append(record)
+
+    def replace(self, old: Record, new: Record) -> None:
+        self._records[self._records.index(old)] = new
 
     def clear(self) -> None:
         self._records.clear()

@@ -1,18 +1,18 @@
-"""A row's own loss curve: what is drawn of it, on the page and as an SVG."""
+"""Plots: what is drawn of a loss curve, Pareto fronts, and the board's figures as files."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from math import log10
 from typing import Any
 
+import numpy as np
 import pytest
 
 from results.board import board
-from results.curve_svg import BOTTOM, LEFT, RIGHT, TOP, curve_svg
+from results.errors import StoreError
+from results.figures import FORMS, figure, kinds, row_figure
 from results.model import Row
-from results.page import page
-from results.plots import log_ticks, row_curves
+from results.plots import AXES, axes, front, fronts, recipes, row_curves, shape
 from results.show import show
 
 NAN = float("nan")
@@ -34,13 +34,6 @@ def points(*losses: float, **parts: float) -> list[dict[str, float]]:
     ]
 
 
-def polylines(svg: str, part: str) -> list[list[tuple[float, float]]]:
-    """The points of a part's lines, the one in the legend left out."""
-    found = [each for each in ET.fromstring(svg).iter(f"{SVG}polyline") if each.get("class") == part]
-    lines = [[tuple(map(float, point.split(","))) for point in each.attrib["points"].split()] for each in found]
-    return [line for line in lines if line[0][1] > TOP - 1]  # type: ignore[misc]
-
-
 def test_each_seed_has_its_loss_and_the_parts_that_differ_from_it(reader: Any, sweep: Any) -> None:
     found = row_curves(row(reader, sweep, points(4, 2, ce=1, kd=0.5), points(5, NAN, 3, ce=1, kd=0.5)))
     assert [(line["part"], line["seed"], line["x"], line["y"]) for line in found] == [
@@ -51,55 +44,77 @@ def test_each_seed_has_its_loss_and_the_parts_that_differ_from_it(reader: Any, s
     ]
 
 
-def test_values_over_decades_get_a_logarithmic_scale(reader: Any, sweep: Any) -> None:
-    assert log_ticks([{"y": [10.0, None, 0.5]}]) == [0.5, 1.0, 2.0, 5.0, 10.0]
-    assert log_ticks([{"y": [9.9, 0.5]}]) == []
-    assert log_ticks([{"y": [10.0, 0.0]}]) == []
-    assert log_ticks([]) == []
+def test_a_front_is_what_nothing_of_at_most_its_weight_betters() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        weights, goods = rng.integers(1, 60, 25).astype(float), rng.integers(0, 12, 25).astype(float)
+        found = {str(i): (w, g) for i, (w, g) in enumerate(zip(weights, goods, strict=True))}
+        expected = {
+            name
+            for name, (w, g) in found.items()
+            if not any(good > g and weight <= 1.02 * w for weight, good in found.values())
+        }
+        assert set(front(found)) == expected
+    assert front({}) == []
 
 
-@pytest.mark.parametrize("last", [2.0, 0.01])
-def test_the_svg_puts_every_point_in_its_place(reader: Any, sweep: Any, last: float) -> None:
-    losses = [4.0, 3.0, last]
-    svg = curve_svg(row(reader, sweep, points(*losses)))
-    assert svg is not None
-    (line,) = polylines(svg, "loss")
-
-    def scale(value: float) -> float:
-        return log10(value) if last < 1 else value
-
-    for (x, y), tokens, loss in zip(line, (1000, 2000, 3000), losses, strict=True):
-        assert x == pytest.approx(LEFT + (RIGHT - LEFT) * (tokens - 1000) / 2000, abs=0.1)
-        share = (scale(loss) - scale(last)) / (scale(4.0) - scale(last))
-        assert y == pytest.approx(BOTTOM + (TOP - BOTTOM) * share, abs=0.1)
+def test_fronts_on_parameters_are_the_boards_own_mark(finished: Any) -> None:
+    found = board(finished)
+    column = found.tabs[0].columns[0]
+    marked = {
+        row.id for tab in found.tabs for row in tab.rows if column.key in row.scores and row.scores[column.key].pareto
+    }
+    drawn = [fronts(rows, column) for rows in recipes(found, "gpt2").values()]
+    assert {id_ for each in drawn for id_ in each["params"]} == marked
+    assert all(set(each) == set(AXES) for each in drawn)
 
 
-def test_the_svg_has_gaps_seeds_and_a_legend(reader: Any, sweep: Any) -> None:
-    svg = curve_svg(row(reader, sweep, points(4, NAN, 2, 1, kd=2), points(5, 4, kd=2)))
-    assert svg is not None
-    assert [len(line) for line in polylines(svg, "loss")] == [1, 2, 2]
-    texts = [text.text for text in ET.fromstring(svg).iter(f"{SVG}text")]
-    assert texts[:3] == ["svd, params=0.66, shared, row aaaaaaaa #0 #1", "loss", "kd"]
-    assert "prefers-color-scheme: dark" in svg
+def test_axes_leave_out_what_is_not_known(finished: Any) -> None:
+    rows = {row.id: row for row in board(finished).tabs[0].rows}
+    assert axes(rows["00aaaaaa"])["bytes"] == 4 * axes(rows["00aaaaaa"])["params"]
+    assert axes(rows["00aaaaaa"])["cost"] == rows["00aaaaaa"].cost.worker_s / 2
+    assert set(axes(rows["31aaaaaa"])) <= {"cost", "flops"}
 
 
-def test_a_flat_curve_of_one_step_is_drawn(reader: Any, sweep: Any) -> None:
-    svg = curve_svg(row(reader, sweep, points(2.5)))
-    assert svg is not None
-    assert polylines(svg, "loss") == [[(LEFT, BOTTOM)]]
+def test_forty_nine_methods_have_a_colour_and_shape_of_their_own() -> None:
+    assert len({(number % 7, shape(number)) for number in range(49)}) == 49
 
 
-def test_a_row_without_training_has_no_curve(reader: Any, sweep: Any) -> None:
-    untrained = row(reader, sweep, [])
-    assert curve_svg(untrained) is None
-    html = page(board(reader))
-    assert "data-row" not in html.partition("<script")[0]
+@pytest.mark.parametrize("kind", ["pareto", "curves", "cost"])
+def test_a_figure_is_an_svg_of_the_boards_words_and_the_same_each_time(finished: Any, kind: str) -> None:
+    svg = figure(board(finished), kind, "svg")
+    texts = " ".join(text for text in ET.fromstring(svg).itertext())
+    for words in ("kronecker", "gpt2", {"pareto": "word_perplexity", "curves": "loss", "cost": "distill"}[kind]):
+        assert words in texts
+    assert svg == figure(board(finished), kind, "svg")
+
+
+def test_files_are_what_their_names_say(reader: Any, sweep: Any) -> None:
+    found = row(reader, sweep, points(4, NAN, 2, kd=0.01), points(5, 4, kd=0.01))
+    starts = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
+    for form in FORMS:
+        drawing = row_figure(found, form)
+        assert drawing is not None
+        assert drawing.startswith(starts[form])
+
+
+def test_a_row_without_training_has_no_curve_and_a_board_says_so(reader: Any, sweep: Any) -> None:
+    assert row_figure(row(reader, sweep, []), "svg") is None
+    with pytest.raises(StoreError, match="curves: no row"):
+        figure(board(reader), "curves", "svg")
+
+
+def test_an_empty_board_says_what_to_run(reader: Any) -> None:
+    for kind in kinds():
+        with pytest.raises(StoreError, match="weighin run"):
+            figure(board(reader), kind, "svg")
 
 
 def test_hostile_texts_stay_texts(reader: Any, sweep: Any) -> None:
-    evil = "</text><script>alert(1)</script>\x00\"'&<!--"
-    svg = curve_svg(row(reader, sweep, points(4, 2), method=evil))
-    assert svg is not None
-    root = ET.fromstring(svg)
-    assert not list(root.iter(f"{SVG}script"))
-    assert evil.replace("\x00", " ") in str(root.findtext(f"{SVG}title"))
+    evil = "</text><script>alert(1)</script>\x00$\\frac{\"'&<!--\u8a00"
+    found = row(reader, sweep, points(4, 2), method=evil)
+    for svg in (row_figure(found, "svg"), figure(board(reader), "pareto", "svg")):
+        assert svg is not None
+        root = ET.fromstring(svg)
+        assert not list(root.iter(f"{SVG}script"))
+        assert evil.replace("\x00", " ") in " ".join(root.itertext())

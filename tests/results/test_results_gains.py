@@ -15,6 +15,7 @@ from results.board import board
 from results.load import read_record
 from results.model import Gain, Tab
 from results.page import page
+from results.page_data import board_data
 from results.record import Control
 from results.show import show
 from results.statistics import holm
@@ -121,7 +122,7 @@ def test_without_controls_nothing_is_said_of_them(finished: Any) -> None:
     found = board(finished)
     for text in (printed(terminal(found)), markdown(found), as_csv(found)):
         assert "gain" not in text.lower().replace("against", "")
-    assert '<table class="gains">' not in page(found)
+    assert all(tab["gains"] == [] for tab in board_data(found)["tabs"])
     assert "Gains: the row" not in page(found)
     assert "control" not in next(iter(csv.reader(io.StringIO(as_csv(found)))))
 
@@ -129,14 +130,14 @@ def test_without_controls_nothing_is_said_of_them(finished: Any) -> None:
 def test_the_page_has_a_table_of_gains(reader: Any, sweep: Any) -> None:
     sweep.add("aaaaaaaa", "low_rank", quality=0.30)
     twin = add_twin(sweep, "aaaaaaaa", "random_init", 0.35)
-    html = page(board(reader))
-    table = html[html.index('<table class="gains">') :].partition("</table>")[0]
+    data = board_data(board(reader))
+    (shown,) = data["tabs"][0]["gains"]
     gain = gains(board(reader).tabs[0], twin)[0]
-    assert f'data-sort="{gain.value!r}"' in table
-    assert f"{gain.value:+.3f}" in table
-    assert "decomposition" in table
-    assert twin in table
-    assert "Gains: the row against its control" in html
+    cell = shown["cells"][data["tabs"][0]["columns"][0]["id"]]
+    assert cell["v"] == gain.value
+    assert f"{gain.value:+.3f}" in cell["t"]
+    assert (shown["row"], shown["from"], shown["control"]) == ("aaaaaaaa", "decomposition", twin)
+    assert "Gains: the row against its control" in page(board(reader))
 
 
 def test_show_pairs_the_seed_it_shows(reader: Any, sweep: Any) -> None:

@@ -1,43 +1,57 @@
-"""The page is self-contained and shows records as text, whatever they contain."""
+"""The page is self-contained and holds records as data, whatever they contain."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from importlib.resources import files
 from typing import Any
 
 import pytest
 
 from results.board import board
-from results.page import page, script_json
-from results.plots import colours, curves, quality
+from results.page import SCRIPTS, page, script_json
+from results.page_data import board_data
+from results.page_details import all_details, commands
 
-EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--"
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--\u2028"
 
 
 class Outline(HTMLParser):
-    """Counts elements, and gathers their attributes and visible text."""
+    """Elements with their attributes, and the text inside scripts by their number."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
-        self.texts: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += attrs
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
 
     def handle_data(self, data: str) -> None:
-        self.texts.append(data)
+        if self.tags and self.tags[-1] == "script":
+            attributes, text = self.scripts[-1]
+            self.scripts[-1] = (attributes, text + data)
 
 
 def outline(html: str) -> Outline:
     parser = Outline()
     parser.feed(html)
     return parser
+
+
+def blocks(html: str) -> dict[str, Any]:
+    """The page's data blocks, read back."""
+    found = outline(html).scripts
+    return {str(a["id"]): json.loads(text) for a, text in found if a.get("type") == "application/json"}
 
 
 @pytest.fixture
@@ -55,52 +69,112 @@ def evil(reader: Any, sweep: Any) -> Any:
     return reader
 
 
-def test_hostile_texts_stay_texts(evil: Any) -> None:
-    found = outline(page(board(evil, EVIL)))
-    assert found.tags.count("script") == 3
+def test_hostile_texts_stay_data(evil: Any) -> None:
+    html = page(board(evil, EVIL), [EVIL])
+    found = outline(html)
+    assert found.tags.count("script") == 5
     assert "img" not in found.tags
     assert not [name for name, _ in found.attributes if name.startswith("on")]
-    assert any(EVIL in text for text in found.texts)
+    (tab,) = blocks(html)["board"]["tabs"]
+    assert (tab["teacher"], tab["rows"][0]["method"]) == (EVIL, EVIL)
+    assert any(seed.get("log") == EVIL for each in blocks(html)["details-0"].values() for seed in each["seeds"])
+
+
+def test_the_template_puts_no_text_of_a_record_outside_data_and_title(evil: Any) -> None:
+    html = page(board(evil, EVIL), [EVIL])
+    rest = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    assert rest.count("alert(1)") == rest.partition("</title>")[0].count("alert(1)")
+    assert "<img" not in rest
+
+
+def test_our_scripts_never_read_markup() -> None:
+    for name in SCRIPTS:
+        code = files("results").joinpath(name).read_text(encoding="utf-8")
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|fetch\(", code
+        )
+        assert len(code.splitlines()) < 400
 
 
 def test_data_block_cannot_be_left_and_reads_back() -> None:
-    text = script_json({"name": EVIL})
-    assert not re.search(r"[<>&]", text)
-    assert json.loads(text) == {"name": EVIL}
+    text = script_json({"name": EVIL + "\ud800"})
+    assert not re.search("[<>&\u2028]", text)
+    assert json.loads(text) == {"name": EVIL + "?"}
+
+
+def test_numbers_that_json_lacks_become_null() -> None:
+    assert json.loads(script_json({"a": [float("nan"), 1.5, {"b": float("inf")}]})) == {"a": [None, 1.5, {"b": None}]}
+
+
+def test_the_policy_allows_this_pages_scripts_and_nothing_else(finished: Any) -> None:
+    found = outline(page(board(finished)))
+    (text,) = [value for _, value in found.attributes if value and value.startswith("default-src")]
+    policy = dict(part.strip().split(" ", 1) for part in text.split(";"))
+    assert policy["default-src"] == "'none'"
+    assert "unsafe" not in policy["script-src"]
+    runs = [text for attributes, text in found.scripts if attributes.get("type") != "application/json"]
+    hashes = {f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in runs}
+    assert set(policy["script-src"].split()) == hashes
+    assert len(hashes) == 3
 
 
 def test_nothing_is_fetched(finished: Any) -> None:
     found = outline(page(board(finished)))
     references = [value for name, value in found.attributes if name in ("src", "href") and value]
-    assert all(reference.startswith(("#", "data:")) for reference in references)
-    assert "import url" not in page(board(finished))
+    assert references == ["data:,"]
 
 
-def test_every_row_stands_on_its_tab_with_reason_and_command(finished: Any) -> None:
+def test_the_vendored_library_is_the_released_one_and_its_licence_is_on_the_page(finished: Any) -> None:
+    vendor = files("results").joinpath("vendor")
     html = page(board(finished))
-    for tab in board(finished).tabs:
+    for entry in json.loads(vendor.joinpath("vendored.json").read_text()):
+        data = vendor.joinpath(entry["file"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == entry["sha256"]
+        assert entry["version"] in entry["file"]
+        assert f"{entry['version']}\n{vendor.joinpath(entry['licence_file']).read_text()}" in html
+
+
+def test_every_row_stands_on_its_tab_with_reason_and_commands(finished: Any) -> None:
+    found = blocks(page(board(finished), ["s3://user:secret@bucket/a b"]))
+    for place, tab in enumerate(board(finished).tabs):
+        assert [row["id"] for row in found["board"]["tabs"][place]["rows"]] == [row.id for row in tab.rows]
         for row in tab.rows:
-            assert f"weighin show {row.id}" in html
-    assert "loss is not finite at step 17" in html
-    assert html.count("<section ") == 2
+            told = found[f"details-{place}"][row.id]["commands"]
+            assert told[0] == f"weighin reproduce {row.id} --store 's3://bucket/a b'"
+    assert "loss is not finite at step 17" in [row.get("reason") for row in found["board"]["tabs"][0]["rows"]]
 
 
-def test_plots_show_all_budgets_and_mark_the_one_of_the_tab(finished: Any) -> None:
+def test_commands_are_quoted_for_a_shell() -> None:
+    assert commands("a b", ["/x;rm"])[1] == "weighin show 'a b' --store '/x;rm'"
+    assert commands("aaaaaaaa", ["a", "b"])[0] == "weighin reproduce aaaaaaaa --store a --store b"
+
+
+def test_scores_carry_intervals_ranks_and_fronts(finished: Any) -> None:
     found = board(finished)
-    plot = quality(found, found.tabs[1], colours(found))[0]
-    lines = {line["name"]: [(point["row"], point["here"]) for point in line["points"]] for line in plot["traces"]}
-    assert lines["prune · shared"] == [("12aaaaaa", True), ("02aaaaaa", False)]
-    assert lines["low_rank (layers=mlp) · none"] == [("20aaaaaa", False)]
-    assert [point["name"] for point in plot["references"]] == ["identity"]
-    assert plot["log"]
+    data = board_data(found)["tabs"][0]
+    name = data["columns"][0]["id"]
+    for row, told in zip(found.tabs[0].rows, data["rows"], strict=True):
+        score = row.scores.get(found.tabs[0].columns[0].key)
+        if score is None:
+            assert name not in told["scores"]
+            continue
+        shown = told["scores"][name]
+        assert (shown["v"], shown["lo"], shown["hi"]) == (score.summary.value, score.summary.low, score.summary.high)
+        assert shown.get("rank") == (list(score.rank) if score.rank else None)
+        assert ("params" in shown.get("front", [])) == score.pareto
 
 
-def test_curves_leave_gaps_where_the_loss_is_not_finite(reader: Any, sweep: Any) -> None:
+def test_rows_of_different_recipes_are_in_sections_of_their_own(finished: Any) -> None:
+    data = board_data(board(finished))["tabs"][0]
+    assert data["sections"] == ["Reference", "Recipe: shared", "Recipe: none"]
+    assert {(row["recipe"].split()[0], row["section"]) for row in data["rows"][1:]} == {("shared", 1), ("none", 2)}
+
+
+def test_details_keep_curves_as_they_are_and_gaps_where_the_loss_is_not_finite(reader: Any, sweep: Any) -> None:
     points = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": float("nan")}]
     sweep.add("aaaaaaaa", "prune", status="failed", reason="diverged", curve=points)
-    found = board(reader)
-    (line,) = curves(found.tabs[0], colours(found))
-    assert (line["x"], line["y"]) == ([1, 2], [2.0, None])
+    (tab,) = board(reader).tabs
+    assert all_details(tab, [])["aaaaaaaa"]["curves"] == [{"seed": 0, "x": [1, 2], "parts": {"loss": [2.0, None]}}]
 
 
 def test_the_page_is_a_function_of_the_board(finished: Any) -> None:
@@ -110,4 +184,4 @@ def test_the_page_is_a_function_of_the_board(finished: Any) -> None:
 def test_an_empty_page_says_what_to_run(new_reader: Callable[..., Any]) -> None:
     html = page(board(new_reader()))
     assert "weighin run" in html
-    assert len(html) < 50_000
+    assert len(html) < 150_000
