@@ -84,7 +84,7 @@ def row_figure(row: Row, form: str) -> bytes | None:
     def panel(at: Axes) -> None:
         for line in lines:
             place, first = PARTS.index(line["part"]), line["seed"] == lines[0]["seed"]
-            style = {"color": "#1a1c20" if place == 0 else OKABE_ITO[place], "linestyle": DASHES[place]}
+            style: dict[str, Any] = {"color": "#1a1c20" if place == 0 else OKABE_ITO[place], "linestyle": DASHES[place]}
             at.plot(*_gaps(line), label=line["part"] if first else None, linewidth=1.3, **style)
         at.set_title(
             _plain(f"{row.label}, {row.budget or 'no budget'}, {row.recipe}, row {row.id} {seeds}"), loc="left"
@@ -160,7 +160,10 @@ def _curves_panel(tab: Tab, palette: Mapping[str, int]) -> Panel:
         rows = [row for group in tab.groups for row in group.rows if any(seed.curve for seed in row.seeds)]
         for place, row in enumerate(rows[:MOST_ROWS]):
             for order, line in enumerate(each for each in row_curves(row) if each["part"] == "loss"):
-                style = {"color": OKABE_ITO[palette[row.label] % len(OKABE_ITO)], "linestyle": DASHES[place % 4]}
+                style: dict[str, Any] = {
+                    "color": OKABE_ITO[palette[row.label] % len(OKABE_ITO)],
+                    "linestyle": DASHES[place % 4],
+                }
                 at.plot(*_gaps(line), label=None if order else _plain(row.label), linewidth=1, **style)
                 lines.append(line)
         at.set_title(_plain(heading(tab)) + _left_out(rows), loc="left")

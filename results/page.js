@@ -32,8 +32,8 @@ function answers() {
     const leaders = ranked.filter(row => row.scores[column.id].rank[0] === 1);
     if (!leaders.length) return null;
     const best = leaders.reduce((a, b) => (column.higher ? 1 : -1) * (b.scores[column.id].v - a.scores[column.id].v) > 0 ? b : a);
-    return make("section", { class: "answer", "aria-label": title }, make("h3", {}, title), make("dl", {},
-      make("dt", {}, "Best"), make("dd", {}, swatch(best), make("b", {}, best.label), ` ${best.scores[column.id].t} `, make("small", {}, `[${best.scores[column.id].i}] by ${column.protocol} ${column.metric} ${arrow(column)}`)),
+    return make("section", { class: "answer", "aria-label": title }, make("h3", {}, `${title}, by ${column.protocol} ${column.metric} ${arrow(column)}`), make("dl", {},
+      make("dt", {}, "Best"), make("dd", {}, swatch(best), make("b", {}, best.label), ` ${best.scores[column.id].t} `, make("small", {}, `[${best.scores[column.id].i}]`)),
       make("dt", {}, "Is it real"), make("dd", {}, certainty(best, ranked.length, column)),
       make("dt", {}, "Cost"), make("dd", {}, price(best, column))));
   });
@@ -43,7 +43,7 @@ function certainty(row, count, column) {
   const score = row.scores[column.id], names = score.ties ?? [], more = score.tied - names.length;
   const said = count === 1 ? "Alone in its group. " : score.tied
     ? `Not separable from ${score.tied} of ${count - 1}: ${names.join(", ")}${more > 0 ? `, ${more} more` : ""}. `
-    : `Separable from all ${count - 1} others. `;
+    : `Separable from ${count === 2 ? "the other row" : `all ${count - 1} others`}. `;
   if (score.seeds === 1) return said + "One seed: another training run may differ.";
   return said + `${score.seeds} seeds${score.basis === "seeds only" ? ", no items stored" : ""}.`;
 }
@@ -141,8 +141,8 @@ function fromLink() {
 
 document.addEventListener("click", event => {
   const on = selector => event.target.closest(selector);
-  if (on("[role=tab]")) choose(on("[role=tab]"));
-  else if (on(".open")) toggleRow(on(".open").dataset.row);
+  if (on("[role=tab]")) whenRead(() => choose(on("[role=tab]")));
+  else if (on(".open")) whenRead(() => toggleRow(on(".open").dataset.row));
   else if (on(".sort")) sortBy(on(".sort").dataset.column, event.shiftKey);
   else if (on(".copy")) copy(on(".copy"));
   else if (on("#further")) showFurther();
@@ -205,6 +205,11 @@ document.addEventListener("keydown", event => {
 addEventListener("popstate", () => { if (board.tabs.length) fromLink(); });
 addEventListener("beforeprint", () => { if (find("further")) showFurther(true); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
-if (board.tabs.length) fromLink();
-else shell();
-document.documentElement.dataset.ready = "";
+function start() {
+  if (board.tabs.length) fromLink();
+  else shell();
+  document.documentElement.dataset.ready = Math.round(performance.now());
+}
+if (board.tabs.length) fromAddress();
+if (state.open.length || state.view !== "table") whenRead(start);
+else start();

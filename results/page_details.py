@@ -84,12 +84,13 @@ def _text(item: Any) -> str:
 
 
 def _curves(row: Row) -> list[dict[str, Any]]:
-    """Per seed: training tokens, and loss and its parts against them."""
+    """Per seed: training tokens `x`, where they differ from the first seed's, and loss and its parts against them."""
     seeds: dict[int, dict[str, Any]] = {}
     for line in row_curves(row):
         curve: dict[str, Any] = seeds.setdefault(line["seed"], {"seed": line["seed"], "x": line["x"], "parts": {}})
         curve["parts"][line["part"]] = line["y"]
-    return list(seeds.values())
+    curves = list(seeds.values())
+    return [*curves[:1], *({k: v for k, v in c.items() if k != "x" or v != curves[0]["x"]} for c in curves[1:])]
 
 
 def all_details(tab: Tab, stores: Sequence[str]) -> Mapping[str, dict[str, Any]]:

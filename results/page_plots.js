@@ -74,6 +74,10 @@ function plotFront(target) {
   });
   for (const row of tab().rows.filter(each => each.colour === null && each.scores[column.id])) {
     const y = row.scores[column.id].v;
+    traces.push({
+      name: plain(row.label), mode: "markers", x: [row.at[state.axis]], y: [y], showlegend: false, hovertemplate: "%{y:.5g}",
+      marker: { size: 10, symbol: symbol(null), color: shade(null) },
+    });
     look.shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: colour("soft"), width: 1, dash: "dash" } });
     look.annotations.push({
       xref: "paper", x: 1, xanchor: "right", y: column.log ? Math.log10(y) : y, yanchor: "bottom", showarrow: false,
@@ -85,8 +89,9 @@ function plotFront(target) {
 }
 
 function curveLines(id, part = "loss") {
-  return detailsOf(state.tab)[id].curves.filter(curve => curve.parts[part])
-    .map(curve => ({ seed: curve.seed, x: curve.x, y: curve.parts[part] }));
+  const curves = detailsOf(state.tab)[id].curves;
+  return curves.filter(curve => curve.parts[part])
+    .map(curve => ({ seed: curve.seed, x: curve.x ?? curves[0].x, y: curve.parts[part] }));
 }
 
 // Where the largest value is 20 times the smallest or more, and none is at or below zero.

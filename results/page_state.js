@@ -24,6 +24,12 @@ function draw(tag, attributes, ...children) {
   return element;
 }
 
+// The table is shown before the plot library and the details of rows, which come last, have been read.
+function whenRead(action) {
+  if (document.readyState === "loading") addEventListener("DOMContentLoaded", action, { once: true });
+  else action();
+}
+
 function find(id) { return document.getElementById(id); }
 function tab() { return board.tabs[state.tab]; }
 function columnOf(id) { return tab().columns.find(column => column.id === id); }

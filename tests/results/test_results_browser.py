@@ -157,7 +157,9 @@ def test_every_view_is_drawn(tab: Any) -> None:
 
 
 def test_the_answer_names_the_best_of_each_recipe_and_whether_it_is_real(tab: Any, finished: Any) -> None:
-    told = {each.locator("h3").inner_text(): each.inner_text() for each in tab.locator(".answer").all()}
+    told = {
+        each.locator("h3").inner_text().partition(",")[0]: each.inner_text() for each in tab.locator(".answer").all()
+    }
     assert list(told) == ["Recipe: shared", "Recipe: none"]
     group = board(finished).tabs[0].groups[0]
     key = board(finished).tabs[0].columns[0].key
@@ -212,19 +214,21 @@ def test_print_has_every_row_and_no_controls(big: Any) -> None:
 
 
 def test_two_thousand_rows_are_drawn_as_they_are_needed(big: Any, tab: Any) -> None:
-    """The load is printed beside that of a page with seven rows: most of both is reading the plot library."""
-    seconds = [
-        each.evaluate("performance.timing.domContentLoadedEventEnd - performance.timing.navigationStart") / 1e3
-        for each in (big, tab)
-    ]
-    print(f"\n2,000 rows: loaded and drawn in {seconds[0]:.2f} s; 7 rows: {seconds[1]:.2f} s")
-    assert seconds[0] < 15 * seconds[1]
+    """The table stands before the plot library and the rows' details have been read; times beside seven rows' own."""
+    loaded = "performance.timing.domContentLoadedEventEnd - performance.timing.navigationStart"
+    drawn, seconds = (
+        [each.evaluate(script) / 1e3 for each in (big, tab)]
+        for script in ("+document.documentElement.dataset.ready", loaded)
+    )
+    print(f"\n2,000 rows: table after {drawn[0]:.2f} s, all read after {seconds[0]:.2f} s", end="; ")
+    print(f"7 rows: {drawn[1]:.2f} s, {seconds[1]:.2f} s")
+    assert drawn[0] < seconds[0]
     assert big.locator("#table tr.row").count() <= 200
     assert big.evaluate("window.Plotly === undefined")
     assert big.locator("#count").inner_text() == "2000 rows"
-    drawn = big.locator("#table tr.row").count()
+    shown = big.locator("#table tr.row").count()
     big.locator("#further").scroll_into_view_if_needed()
-    big.locator("#table tr.row").nth(drawn).wait_for()
+    big.locator("#table tr.row").nth(shown).wait_for()
     big.locator("#filter").fill("method_7 params<85M")
     assert 0 < big.locator("#table tr.row").count() <= 100
 

@@ -37,7 +37,7 @@ class Outline(HTMLParser):
             self.scripts.append((dict(attrs), ""))
 
     def handle_data(self, data: str) -> None:
-        if self.tags and self.tags[-1] == "script":
+        if self.cdata_elem == "script":
             attributes, text = self.scripts[-1]
             self.scripts[-1] = (attributes, text + data)
 
