@@ -32,6 +32,8 @@ def _lines(tab: Tab, group: Group) -> list[list[str]]:
         shown = f"{value(score.summary)} [{interval(score.summary)}]"
         params = count(row.size.params) if row.size else "–"
         lines.append([*place, row.label, shown, ranks(score), params, duration(row.cost.worker_s)])
+    if not found and any(row.stale for row in group.rows):
+        lines.append([*place, "no row that is up to date", "", "", "", ""])
     if len(found) > MOST:
         lines.append([*place, f"{len(found) - MOST} more that may be as good", "", "", "", ""])
     return lines

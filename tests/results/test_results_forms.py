@@ -11,6 +11,7 @@ import pytest
 from results.badge import badge, leaders
 from results.board import board
 from results.latex import escape_latex, latex
+from results.model import Board
 
 EVIL = r"\input{/etc/passwd} 50% $x^2$ a_b & #1 ~ {c} <d> |e| --f ^^41"
 
@@ -68,6 +69,13 @@ def test_a_stale_row_leads_nothing(finished: Any) -> None:
     first = leaders(group, tab.columns[0])[0]
     rows = [replace(row, stale="the protocol has a newer version") if row is first else row for row in group.rows]
     assert first.id not in {row.id for row in leaders(replace(group, rows=rows), tab.columns[0])}
+
+
+def test_where_all_is_stale_the_badge_says_so(finished: Any) -> None:
+    tab = board(finished).tabs[0]
+    groups = [replace(group, rows=[replace(row, stale="old") for row in group.rows]) for group in tab.groups]
+    lines = badge(Board(None, (replace(tab, groups=groups),))).splitlines()[2:]
+    assert ["no row that is up to date" in line for line in lines] == [True, True]
 
 
 @pytest.mark.parametrize("form", [latex, badge])
