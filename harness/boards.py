@@ -36,6 +36,21 @@ def render(store_url: str, sweep: str | None, form: str) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
+def list_reported(method: str | None, *, as_json: bool) -> None:
+    """Print what papers reported; SpecError for a method that none reports."""
+    from results.claims import reported_json
+    from results.json_view import render as render_json
+    from results.reported import collection
+    from results.reported_view import rich_list
+
+    numbers = collection().numbers
+    known = {each.model.method for each in numbers}
+    if method is not None and method not in known:
+        raise SpecError(f"--method {method}: nothing was reported of it{nearest(method, known)}")
+    chosen = [each for each in numbers if method in (None, each.model.method)]
+    print(render_json([reported_json(each) for each in chosen]) if as_json else drawn(rich_list(chosen)), end="")
+
+
 def show_row(row: str, store_url: str, *, as_json: bool) -> None:
     """Print a row, or one of its seeds."""
     from results.show import as_json as to_json

@@ -94,6 +94,16 @@ def board(
 
 
 @app.command()
+def reported(
+    method: Annotated[str | None, typer.Option(help="Only this method's.")] = None, as_json: AsJson = False
+) -> None:
+    """What papers reported, each number with its source, protocol and certainty."""
+    from harness.boards import list_reported
+
+    list_reported(method, as_json=as_json)
+
+
+@app.command()
 def show(
     row: Annotated[str, typer.Argument(help="Row id, or ROW#seed.")],
     store: StoreUrl = ".weighin",

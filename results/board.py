@@ -8,6 +8,7 @@ from itertools import groupby
 from math import isfinite
 
 from results.averages import average_notes
+from results.claims import claims
 from results.cost import count_users, share
 from results.errors import StoreError
 from results.gains import beside
@@ -134,7 +135,7 @@ def _tabs(teacher: str, rows: Sequence[Row], controls: Sequence[Row], evidence: 
         notes = (*_trained(columns), *average_notes(columns, [*references, *members]))
         notes += (*unequal_tokens(ordered), *_notes([*references, *members]))
         tab = Tab(teacher, budget, columns, tuple(references), tuple(ordered), tuple(comparisons), notes)
-        tabs.append(replace(tab, twins=beside(tab.rows, controls, columns, evidence)))
+        tabs.append(replace(tab, twins=beside(tab.rows, controls, columns, evidence), reported=claims(tab)))
     return tabs
 
 

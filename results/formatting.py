@@ -127,5 +127,11 @@ def titles(columns: Sequence[Column]) -> dict[str, str]:
 
 
 def status(row: Row) -> str:
-    """`complete`, or the status with its reason."""
-    return f"{row.status}: {row.reason}" if row.reason else row.status
+    """`complete`, or the status with its reason; of a stale row why it is, and what refreshes it."""
+    told = f"{row.status}: {row.reason}" if row.reason else row.status
+    return f"{told}; stale: {row.stale}" if row.stale else told
+
+
+def seeds(row: Row) -> str:
+    """`3`, or `7/10` where seeds lack a result."""
+    return str(len(row.seeds)) if row.num_complete == len(row.seeds) else f"{row.num_complete}/{len(row.seeds)}"

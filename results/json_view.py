@@ -12,6 +12,7 @@ from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
+from results.claims import claim_json
 from results.model import Board, Column, Row, Score, Seed, Tab, Twin
 
 FORMAT = 1
@@ -53,6 +54,7 @@ def tab_json(tab: Tab) -> dict[str, Any]:
         "comparisons": [asdict(comparison) for comparison in tab.comparisons],
         "notes": list(tab.notes),
         "controls": [twin_json(twin) for twin in tab.twins],
+        "reported": [claim_json(claim) for claim in tab.reported],
     }
 
 
@@ -79,6 +81,8 @@ def row_json(row: Row) -> dict[str, Any]:
         "recipe_digest": row.recipe_digest,
         "status": row.status,
         "reason": row.reason,
+        "stale": row.stale,
+        "refresh": row.refresh,
         "seeds": [_seed_json(seed) for seed in row.seeds],
         "quality": {key: _score_json(score) for key, score in row.scores.items()},
         "size": row.size.model_dump() if row.size else None,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from results.record import Control, ControlKind, Failure, SizeCard, Tuning
 from results.speed_card import SpeedCard
 from results.statistics import Summary
+
+if TYPE_CHECKING:
+    from results.claims import Claim
 
 GAIN_FROM: Mapping[ControlKind, str] = {"no_teacher": "distillation", "random_init": "decomposition"}
 """What a row has that its control has not."""
@@ -107,6 +110,15 @@ class Row:
     speed: SpeedCard | None
     cost: Cost
     control: Control | None = None
+    stale: str = ""
+    """Why the row is out of date, and the command that refreshes it."""
+    refresh: str = ""
+    """That command alone."""
+
+    @property
+    def num_complete(self) -> int:
+        """Seeds that have a result."""
+        return sum(seed.status == "complete" for seed in self.seeds)
 
     @property
     def label(self) -> str:
@@ -184,6 +196,8 @@ class Tab:
     notes: Sequence[str] = ()
     twins: Sequence[Twin] = ()
     """Controls of the tab's rows, in the order of the rows."""
+    reported: Sequence[Claim] = ()
+    """What papers say about the tab's teacher and methods, never ranked."""
 
     @property
     def rows(self) -> list[Row]:

@@ -19,6 +19,7 @@ from results.formatting import (
     interval,
     legend,
     ranks,
+    seeds,
     status,
     titles,
     value,
@@ -146,7 +147,7 @@ def _gains_row(row: Row, twin: Twin, tab: Tab, palette: Mapping[str, int]) -> st
         f'<td class="text" data-sort="{twin.gain_from}">{twin.gain_from}<small>{escape(control.id)}</small></td>',
         *(_gain_cell(twin, column) for column in tab.columns),
         _cell(control.cost.worker_s, duration(control.cost.worker_s)),
-        _cell(len(control.seeds), str(len(control.seeds))),
+        _cell(len(control.seeds), seeds(control)),
     ]
     return f'<tbody class="row {escape(control.status)}"><tr>{"".join(cells)}</tr></tbody>'
 
@@ -207,7 +208,7 @@ def _row(row: Row, tab: Tab, place: int, bounds: Mapping[str, tuple[float, float
         *(_score_cell(row.scores.get(column.key), bounds[column.key]) for column in tab.columns),
         *_measured_cells(row),
         _cell(row.cost.worker_s, duration(row.cost.worker_s)),
-        _cell(len(row.seeds), str(len(row.seeds))),
+        _cell(len(row.seeds), seeds(row)),
     ]
     return (
         f'<tbody class="row {escape(row.status)}" data-kind="{place}"><tr>{"".join(cells)}</tr>'

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from results.formatting import cell, count, duration, gain_cell, legend, status, titles
+from results.formatting import cell, count, duration, gain_cell, legend, seeds, status, titles
 from results.model import Board, Column, Row, Tab, Twin
+from results.reported_view import HEAD, beside_rows, line, on_tab, rich_claims
+from results.reported_view import LEGEND as REPORTED_LEGEND
 from results.speed_view import SPEED_HEAD, latency, speed_cells
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a text that starts with one of these for a formula."""
 SCORE_PARTS = ("value", "low", "high", "basis", "rank_best", "rank_worst", "pareto", "before")
 GAIN_PARTS = ("gain", "gain_low", "gain_high", "gain_p_holm")
+STATE = ("seeds_complete", "stale", "refresh")
 NUMBERS = ("cost", "seeds")
 """What stands beside the gains over a control: its own."""
 
@@ -29,8 +32,15 @@ def terminal(board: Board) -> RenderableType:
 
     if board.message:
         return Text(board.message)
-    tables = [table for tab in board.tabs for table in (_rich_table(tab), *([_rich_gains(tab)] if tab.twins else []))]
-    return Group(*tables, Text(legend(board), style="dim"))
+    return Group(*(table for tab in board.tabs for table in _rich_tab(tab)), Text(legend(board), style="dim"))
+
+
+def _rich_tab(tab: Tab) -> Iterator[RenderableType]:
+    yield _rich_table(tab)
+    if tab.twins:
+        yield _rich_gains(tab)
+    if found := rich_claims(tab, f"{heading(tab)}: reported elsewhere"):
+        yield found
 
 
 def _rich_table(tab: Tab) -> RenderableType:
@@ -52,7 +62,8 @@ def _rich_table(tab: Tab) -> RenderableType:
         for row in rows:
             table.add_row(*(Text(text) for text in _line(row, tab.columns)), style=_style(row))
         table.add_section()
-    table.caption = Text("\n".join([*(f"{r.label}: {status(r)}" for r in tab.rows if r.reason), *tab.notes]))
+    told = [f"{row.label}: {status(row)}" for row in tab.rows if row.reason or row.stale]
+    table.caption = Text("\n".join([*told, *tab.notes]))
     return table
 
 
@@ -88,12 +99,12 @@ def _gains_sections(tab: Tab) -> list[tuple[str, list[tuple[Row, Twin]]]]:
 
 
 def _gains_line(row: Row, twin: Twin, columns: Sequence[Column]) -> list[str]:
-    numbers = [duration(twin.row.cost.worker_s), str(len(twin.row.seeds))]
+    numbers = [duration(twin.row.cost.worker_s), seeds(twin.row)]
     return [row.label, twin.gain_from, *(gain_cell(twin, column) for column in columns), *numbers, twin.row.id]
 
 
 def _style(row: Row) -> str:
-    return {"failed": "red", "skipped": "dim"}.get(row.status, "")
+    return {"failed": "red", "skipped": "dim"}.get(row.status, "dim" if row.stale else "")
 
 
 def heading(tab: Tab) -> str:
@@ -115,7 +126,7 @@ def _line(row: Row, columns: Sequence[Column]) -> list[str]:
         *size,
         latency(row.speed) if row.speed else "–",
         duration(row.cost.worker_s),
-        str(len(row.seeds)),
+        seeds(row),
         row.id,
     ]
 
@@ -138,7 +149,13 @@ def _markdown_tab(tab: Tab) -> list[str]:
         lines = [head, align, *([*_line(row, tab.columns), status(row)] for row in rows)]
         parts.append(f"### {escape_markdown(recipe)}")
         parts.append(_markdown_table(lines))
-    return parts + (_markdown_gains(tab) if tab.twins else [])
+    return parts + (_markdown_gains(tab) if tab.twins else []) + (_markdown_claims(tab) if tab.reported else [])
+
+
+def _markdown_claims(tab: Tab) -> list[str]:
+    near, rest = on_tab(tab)
+    lines = [HEAD, ["---"] * len(HEAD), *map(line, near)]
+    return ["### reported elsewhere", *([_markdown_table(lines)] if near else []), rest + REPORTED_LEGEND]
 
 
 def _markdown_gains(tab: Tab) -> list[str]:
@@ -167,12 +184,13 @@ def as_csv(board: Board) -> str:
     """CSV, one line per row and tab, numbers in full; a text that a spreadsheet would run starts with a quote.
 
     Where there are controls, they are lines of the group `controls`, and further columns have what their rows gain.
+    Where something was reported of a row's method by a column's protocol, a further column has it.
     """
     columns = list({column.key: column for tab in board.tabs for column in tab.columns}.values())
     names = titles(columns)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    fixed = ["teacher", "budget", "group", "row", "method", "fields", "status", "reason", "seeds"]
+    fixed = ["teacher", "budget", "group", "row", "method", "fields", "status", "reason", "seeds", *STATE]
     numbers = [
         "params",
         "params_fraction",
@@ -184,14 +202,23 @@ def as_csv(board: Board) -> str:
     ]
     metrics = [f"{names[c.key]} {part}" for c in columns for part in SCORE_PARTS]
     gains = ["control", "control_of", *(f"{names[c.key]} {part}" for c in columns for part in GAIN_PARTS)]
+    claims = [f"{names[c.key]} reported" for c in columns] if any(beside_rows(tab) for tab in board.tabs) else []
     any_twins = any(tab.twins for tab in board.tabs)
-    writer.writerow(map(escape_formula, [*fixed, *numbers, *metrics, *(gains if any_twins else [])]))
+    writer.writerow(map(escape_formula, [*fixed, *numbers, *metrics, *claims, *(gains if any_twins else [])]))
     for tab in board.tabs:
-        lines = [_flat(tab, recipe, row, columns) for recipe, rows in tab.sections for row in rows]
+        told = beside_rows(tab)
+        lines = [
+            [*_flat(tab, recipe, row, columns), *(told.get((row.id, column.key)) for column in columns if claims)]
+            for recipe, rows in tab.sections
+            for row in rows
+        ]
         if any_twins:
             lines = [[*line, *[None] * len(gains)] for line in lines]
-        lines += [[*_flat(tab, "controls", t.row, columns), *_flat_gains(t, columns)] for t in tab.twins]
-        writer.writerows(map(_plain, line) for line in lines)
+        lines += [
+            [*_flat(tab, "controls", t.row, columns), *[None] * len(claims), *_flat_gains(t, columns)]
+            for t in tab.twins
+        ]
+        writer.writerows(map(_plain, cells) for cells in lines)
     return stream.getvalue()
 
 
@@ -208,6 +235,7 @@ def _flat(tab: Tab, recipe: str, row: Row, columns: Sequence[Column]) -> list[ob
     sizes = [size.params, size.params_fraction, size.macs_per_token, size.stored_bytes] if size else [None] * 4
     fields = "; ".join(f"{name}={value}" for name, value in sorted(row.fields.items()))
     place = [tab.teacher, tab.budget, recipe, row.id, row.method, fields, row.status, row.reason, len(row.seeds)]
+    place += [row.num_complete, row.stale, row.refresh]
     tokens = max(seed.tokens for seed in row.seeds)
     return [*place, *sizes, tokens, row.cost.worker_s, *speed_cells(row.speed), *score_cells]
 
