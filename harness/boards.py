@@ -13,6 +13,8 @@ from results.store import Store
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from results.stale import Present
+
 FORMATS = ("table", "md", "csv", "json", "html")
 PLAIN_WIDTH = 160
 """Columns of a table that is not drawn on a terminal."""
@@ -25,7 +27,7 @@ def render(store_url: str, sweep: str | None, form: str) -> str:
     from results import json_view, table
     from results.board import board
 
-    found = board(Store(store_url), sweep)
+    found = board(Store(store_url), sweep, present())
     if form == "table":
         return drawn(table.terminal(found))
     if form == "html":
@@ -34,6 +36,17 @@ def render(store_url: str, sweep: str | None, form: str) -> str:
         return page(found)
     text = {"md": table.markdown, "csv": table.as_csv, "json": json_view.dumps}[form](found)
     return text if text.endswith("\n") else text + "\n"
+
+
+def present() -> Present:
+    """What this checkout offers: protocols, and the sweeps that come with it; by names alone, nothing is imported."""
+    from results.stale import Present
+    from tasks import registry
+
+    home = Path(__file__).resolve().parent.parent / "sweeps"
+    return Present(
+        protocols=frozenset(registry.names()), sweeps={file.stem: f"sweeps/{file.name}" for file in home.glob("*.yaml")}
+    )
 
 
 def list_reported(method: str | None, *, as_json: bool) -> None:

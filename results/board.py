@@ -18,6 +18,7 @@ from results.ranking import mark_front, rank
 from results.reader import Reader
 from results.record import Record
 from results.scores import Evidence, gather, score
+from results.stale import Present, mark_stale
 from results.training import student_training, unequal_tokens
 
 RECIPES = ("shared", "paper", "none")
@@ -25,18 +26,19 @@ RECIPES = ("shared", "paper", "none")
 REFERENCE = "identity"
 
 
-def board(reader: Reader, sweep: str | None = None) -> Board:
+def board(reader: Reader, sweep: str | None = None, present: Present | None = None) -> Board:
     """The board of one sweep, or of everything in the store.
 
     A tab per (teacher, budget); rows of different recipe kinds are in separate groups and never ranked together, nor
-    are `shared` recipes that differ. Controls stand beside their rows and are never ranked. Raises `StoreError` on
-    records that cannot be read.
+    are `shared` recipes that differ. Controls stand beside their rows and are never ranked. `present` is what the
+    present code offers, by which rows are stale. Raises `StoreError` on records that cannot be read.
     """
     everything = reader.records()
     records = choose(everything, sweep)
     if not records:
         return Board(sweep, message=_nothing(sweep, {record.sweep for record in everything}))
     rows, evidence = build_rows(records, reader)
+    rows = mark_stale(rows, evidence, present)
     tabs = []
     for teacher in sorted({row.teacher for row in rows}):
         own = [row for row in rows if row.teacher == teacher and row.control is None]

@@ -11,6 +11,8 @@ from results.errors import StoreError
 from results.record import SCHEMA, Record
 from results.speed_card import from_schema_1
 
+MIGRATED = "migrated_from"
+"""In the provenance of a record that was written in an older schema: that schema."""
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -31,16 +33,19 @@ def read_record(data: Any, where: str, migrations: Mapping[int, Migration] | Non
         raise StoreError(f"{where}: not a record (no schema_version)")
     if version > SCHEMA:
         raise StoreError(f"{where}: schema {version} was written by a newer weighin; this one reads up to {SCHEMA}")
-    steps = MIGRATIONS if migrations is None else migrations
+    steps, written = MIGRATIONS if migrations is None else migrations, version
     while version < SCHEMA:
         if version not in steps:
             raise StoreError(f"{where}: schema {version} is too old; the oldest readable is {min([*steps, SCHEMA])}")
         data, version = steps[version](data), version + 1
     try:
-        return Record.model_validate({**data, "schema_version": SCHEMA})
+        record = Record.model_validate({**data, "schema_version": SCHEMA})
     except ValidationError as error:
         first = error.errors()[0]
         raise StoreError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if written == SCHEMA:
+        return record
+    return record.model_copy(update={"provenance": {**record.provenance, MIGRATED: written}})
 
 
 def age_key(record: Record) -> tuple[str, str]:

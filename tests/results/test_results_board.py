@@ -34,7 +34,8 @@ def test_reading_migrates_old_records_and_refuses_newer_ones(sweep: Any) -> None
     def rename(record: dict[str, Any]) -> dict[str, Any]:
         return {**{k: v for k, v in record.items() if k != "title"}, "row": record["title"]}
 
-    assert read_record(old, "records/x.json", {SCHEMA - 1: rename}).model_dump(mode="json") == data
+    read = read_record(old, "records/x.json", {SCHEMA - 1: rename}).model_dump(mode="json")
+    assert read == {**data, "provenance": {**data["provenance"], "migrated_from": SCHEMA - 1}}
     with pytest.raises(StoreError, match=r"records/x.json.*newer weighin"):
         read_record({**data, "schema_version": SCHEMA + 1}, "records/x.json")
     with pytest.raises(StoreError, match="too old"):
