@@ -1,8 +1,8 @@
 """Rows that are out of date: why, and the command that refreshes them.
 
 A row is stale when one of its columns is of a protocol version that was superseded, or of data that a newer row of the
-same teacher no longer has, or when one of its records had to be migrated from an older schema. It is shown greyed. By its
-version and data it stands in columns of its own, so that it is never ranked against rows that are up to date there.
+same teacher no longer has, or when one of its records had to be migrated from an older schema. It is shown greyed. By
+its version and data it stands in columns of its own, so that it is never ranked against rows that are up to date there.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _superseded(columns: Iterable[Column], newest: Mapping[str, str], present: P
 
 def _newest_data(rows: Iterable[Row], columns: Mapping[str, Sequence[Column]]) -> dict[str, str]:
     """Protocol -> the data that the row with the newest record was measured on."""
-    data = {}
+    data: dict[str, str] = {}
     for row in sorted(rows, key=lambda row: (max(_created(row)), row.id)):
         data |= {each.protocol: each.data for each in columns[row.id]}
     return data

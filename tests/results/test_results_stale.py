@@ -1,4 +1,4 @@
-"""Rows that are out of date, and rows that lost seeds: marked, never ranked beside what they cannot be compared with."""
+"""Rows that are out of date, and rows that lost seeds: marked, and not ranked beside others."""
 
 from __future__ import annotations
 
