@@ -59,7 +59,8 @@ def record_of(settled: Settled) -> tuple[Record, str]:
         tuning=list(_tuning(settled)),
         curve=_curve(settled),
         stages=_stage_keys(settled),
-        provenance=environment() | {"execution": _execution(settled), "created_at": _now()},
+        provenance=environment()
+        | {"execution": _execution(settled), "created_at": _now(), "vocabulary": settled.plan.config.vocab_size},
     )
     failed = sorted(stage.key for stage in settled.cell.needed if stage.key in settled.failed)
     outcome = [record.sweep, record.row, record.cell.seed, status, record.reason, record.stages, failed]

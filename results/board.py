@@ -14,6 +14,7 @@ from results.errors import StoreError
 from results.gains import beside
 from results.load import age_key, choose
 from results.model import Board, Column, Group, Row, Seed, Tab
+from results.overall import overall_notes, with_overall
 from results.ranking import mark_front, rank
 from results.reader import Reader
 from results.record import Record
@@ -51,12 +52,10 @@ def board(reader: Reader, sweep: str | None = None, present: Present | None = No
 def build_rows(records: Sequence[Record], reader: Reader) -> tuple[list[Row], dict[str, Evidence]]:
     """Every row with its scores, not ranked yet, and the samples behind them; `records` are sorted by row and seed."""
     users = count_users(records)
-    rows, evidence = [], {}
-    for name, members in groupby(records, key=lambda record: record.row):
-        cells = list(members)
-        evidence[name] = gather(cells, reader, main_only=True)
-        rows.append(build_row(cells, evidence[name], users))
-    return rows, evidence
+    cells = {name: list(members) for name, members in groupby(records, key=lambda record: record.row)}
+    gathered = {name: gather(members, reader, main_only=True) for name, members in cells.items()}
+    evidence = with_overall(cells, gathered, reader)
+    return [build_row(members, evidence[name], users) for name, members in cells.items()], evidence
 
 
 def _nothing(sweep: str | None, known: set[str]) -> str:
@@ -134,7 +133,8 @@ def _tabs(teacher: str, rows: Sequence[Row], controls: Sequence[Row], evidence: 
         columns = _columns([*references, *members], evidence)
         groups, comparisons = rank(_groups(members), columns, evidence)
         ordered = [Group(g.recipe, tuple(sorted(g.rows, key=lambda row: _order(row, columns)))) for g in groups]
-        notes = (*_trained(columns), *average_notes(columns, [*references, *members]))
+        every = [*references, *members]
+        notes = (*_trained(columns), *average_notes(columns, every), *overall_notes(columns, every))
         notes += (*unequal_tokens(ordered), *_notes([*references, *members]))
         tab = Tab(teacher, budget, columns, tuple(references), tuple(ordered), tuple(comparisons), notes)
         tabs.append(replace(tab, twins=beside(tab.rows, controls, columns, evidence), reported=claims(tab)))
