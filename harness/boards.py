@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,8 @@ from results.store import Store
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from results.model import Board
+    from results.reader import Reader
     from results.stale import Present
 
 FORMATS = ("table", "md", "csv", "json", "html")
@@ -20,14 +25,16 @@ PLAIN_WIDTH = 160
 """Columns of a table that is not drawn on a terminal."""
 
 
-def render(store_url: str, sweep: str | None, form: str) -> str:
-    """The board in one of `FORMATS`, with a newline at its end."""
+def render(store_url: str, sweep: str | None, form: str, since: str | None = None) -> str:
+    """The board in one of `FORMATS`, with a newline at its end; with what changed `since` a kept board or a date."""
     if form not in FORMATS:
         raise SpecError(f"--format {form}: unknown{nearest(form, FORMATS)}")
     from results import json_view, table
     from results.board import board
 
     found = board(Store(store_url), sweep, present())
+    if since is not None:
+        found = with_changes(found, Store(store_url), since)
     if form == "table":
         return drawn(table.terminal(found))
     if form == "html":
@@ -47,6 +54,34 @@ def present() -> Present:
     return Present(
         protocols=frozenset(registry.names()), sweeps={file.stem: f"sweeps/{file.name}" for file in home.glob("*.yaml")}
     )
+
+
+def with_changes(found: Board, reader: Reader, since: str) -> Board:
+    """The board and what changed on it, since a file of `--format json` or since a date (UTC)."""
+    from results.board import board
+    from results.changes import Before, changes, read_board
+    from results.json_view import dumps
+
+    if is_date(since):
+        old = read_board(dumps(board(Before(reader, since), found.sweep, present())), since)
+    else:
+        try:
+            old = read_board(Path(since).read_text(encoding="utf-8"), since)
+        except (OSError, UnicodeDecodeError) as error:
+            told = getattr(error, "strerror", None) or error
+            raise SpecError(
+                f"--since {since}: neither a date (2026-01-31) nor a board that can be read: {told}"
+            ) from error
+    return replace(found, changes=changes(old, read_board(dumps(found), since), since))
+
+
+def is_date(text: str) -> bool:
+    """`2026-01-31`, or with the time of day, `2026-01-31T12:00:00Z`."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\dZ?)?)?", text) is not None
 
 
 def list_reported(method: str | None, *, as_json: bool) -> None:

@@ -84,11 +84,15 @@ def board(
     sweep: Annotated[str | None, typer.Option(help="Only this sweep's rows (its name).")] = None,
     form: Annotated[str, typer.Option("--format", help="table, md, csv, json or html.")] = "table",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there instead of printing.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.json|DATE", help="Say what changed since a board kept as JSON, or a day."),
+    ] = None,
 ) -> None:
     """The leaderboard."""
     from harness.boards import deliver, render
 
-    deliver(render(store, sweep, form), output)
+    deliver(render(store, sweep, form, since), output)
     if output is not None:
         typer.echo(f"wrote {output}")
 

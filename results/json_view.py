@@ -26,6 +26,7 @@ def dumps(board: Board) -> str:
             "sweep": board.sweep,
             "message": board.message,
             "tabs": [tab_json(tab) for tab in board.tabs],
+            **({"changes": asdict(board.changes)} if board.changes else {}),
         }
     )
 

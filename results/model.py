@@ -11,6 +11,7 @@ from results.speed_card import SpeedCard
 from results.statistics import Summary
 
 if TYPE_CHECKING:
+    from results.changes import Changes
     from results.claims import Claim
 
 GAIN_FROM: Mapping[ControlKind, str] = {"no_teacher": "distillation", "random_init": "decomposition"}
@@ -222,3 +223,5 @@ class Board:
     sweep: str | None
     tabs: Sequence[Tab] = field(default_factory=tuple)
     message: str = ""
+    changes: Changes | None = None
+    """Since another board, when one was asked for."""

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from results.changes import sentences
 from results.formatting import cell, count, duration, gain_cell, legend, seeds, status, titles
 from results.model import Board, Column, Row, Tab, Twin
 from results.reported_view import HEAD, beside_rows, line, on_tab, rich_claims
@@ -32,7 +33,11 @@ def terminal(board: Board) -> RenderableType:
 
     if board.message:
         return Text(board.message)
-    return Group(*(table for tab in board.tabs for table in _rich_tab(tab)), Text(legend(board), style="dim"))
+    told = (
+        [Text("\n".join([f"changed since {board.changes.since}:", *sentences(board.changes)]))] if board.changes else []
+    )
+    tables = [table for tab in board.tabs for table in _rich_tab(tab)]
+    return Group(*told, *tables, Text(legend(board), style="dim"))
 
 
 def _rich_tab(tab: Tab) -> Iterator[RenderableType]:
@@ -135,8 +140,16 @@ def markdown(board: Board) -> str:
     """GitHub-flavoured Markdown: one table per tab and recipe kind."""
     if board.message:
         return escape_markdown(board.message) + "\n"
-    parts = ["# Leaderboard", *(part for tab in board.tabs for part in _markdown_tab(tab)), legend(board)]
+    parts = ["# Leaderboard", *_markdown_changes(board)]
+    parts += [*(part for tab in board.tabs for part in _markdown_tab(tab)), legend(board)]
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_changes(board: Board) -> list[str]:
+    if board.changes is None:
+        return []
+    told = "\n".join(f"- {escape_markdown(line)}" for line in sentences(board.changes))
+    return [f"## Changed since {escape_markdown(board.changes.since)}", told]
 
 
 def _markdown_tab(tab: Tab) -> list[str]:
