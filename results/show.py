@@ -16,9 +16,11 @@ from results.gains import beside
 from results.json_view import column_json, render, row_json, twin_json
 from results.load import choose
 from results.model import Column, Row, Seed, Twin
+from results.overall import REFERENCE, with_overall
 from results.reader import Reader
 from results.record import Record
 from results.scores import Evidence, gather
+from results.size_view import COUNTS, size_facts
 from results.speed_card import SpeedCard
 from results.speed_view import figures, measured
 from results.training import training_facts
@@ -48,7 +50,7 @@ def show(reader: Reader, target: str) -> Shown:
     own = [record for record in records if record.row == name and seed in ("", str(record.cell.seed))]
     if not own:
         raise StoreError(_unknown(target, [r.id if seed else r.row for r in records]))
-    evidence = gather(own, reader, main_only=False)
+    evidence = _evidence(name, own, records, reader)
     users = count_users(records)
     row = build_row(own, evidence, users)
     columns = sorted(
@@ -59,6 +61,17 @@ def show(reader: Reader, target: str) -> Shown:
     theirs = [r for r in records if r.cell.control and r.cell.control.of == name and r.cell.seed in seeds]
     main = [column for column in columns if column.main]
     return Shown(row, tuple(columns), _twins(row, main, evidence, theirs, reader, users))
+
+
+def _evidence(name: str, own: Sequence[Record], records: Sequence[Record], reader: Reader) -> Evidence:
+    """Of a row, its overall scores included, for which the teacher's own row is read, too."""
+    cells = {name: own}
+    for reference, theirs in groupby(records, key=lambda record: record.row):
+        first, *others = theirs
+        if (first.cell.method, first.cell.teacher) == (REFERENCE, own[0].cell.teacher):
+            cells.setdefault(reference, [first, *others])
+    gathered = {each: gather(of, reader, main_only=each != name) for each, of in cells.items()}
+    return with_overall(cells, gathered, reader)[name]
 
 
 def _twins(
@@ -90,9 +103,14 @@ def as_json(shown: Shown) -> str:
         str(s.seed): {"failure": s.failure.model_dump() if s.failure else None, "curve": list(s.curve)}
         for s in shown.row.seeds
     }
-    more = {"columns": [column_json(c) for c in shown.columns], "controls": [twin_json(t) for t in shown.twins]}
+    rules = {each.field: {"rule": each.rule, "about": each.about} for each in COUNTS}
+    more = {
+        "size_rules": rules,
+        "columns": [column_json(c) for c in shown.columns],
+        "controls": [twin_json(t) for t in shown.twins],
+    }
     control = shown.row.control.model_dump() if shown.row.control else None
-    return render({**row_json(shown.row), **more, "control": control, "training": seeds})
+    return render({**row_json(shown.row), **more, "size_rules": rules, "control": control, "training": seeds})
 
 
 def as_terminal(shown: Shown) -> RenderableType:
@@ -107,7 +125,7 @@ def as_terminal(shown: Shown) -> RenderableType:
     if shown.twins:
         parts.append(_pairs("gains (positive is better)", _gains(shown)))
     if row.size:
-        parts.append(_pairs("size", _size(row)))
+        parts.append(_pairs("size", size_facts(row.size, row.method)))
     if row.speed:
         parts += _speed(row.speed)
     stages = {name: duration(seconds) for name, seconds in row.cost.worker_s_by_stage.items()}
@@ -141,15 +159,6 @@ def _gains(shown: Shown) -> dict[str, str]:
                     f"{gain_cell(twin, column)}  {over}"
                 )
     return pairs
-
-
-def _size(row: Row) -> dict[str, str]:
-    assert row.size is not None
-    card = row.size.model_dump()
-    fraction = card.pop("params_fraction")
-    return {"params": f"{card.pop('params'):,} ({fraction:.4f} of the teacher)"} | {
-        name: f"{number:,}" for name, number in card.items()
-    }
 
 
 def _speed(speed: SpeedCard) -> list[RenderableType]:
