@@ -113,6 +113,17 @@ def test_score_and_parts_are_the_formulas_and_the_teacher_is_one(lab: Lab) -> No
     assert "teacher 1, chance 0" in note
 
 
+def test_a_row_by_itself_has_the_boards_score(lab: Lab) -> None:
+    from results.show import show
+
+    lab.teacher(draw(0, 0.0))
+    lab.add("aaaaaaaa", draw(0, 0.2))
+    on_board = scores(find(board(lab.reader).tabs[0], "aaaaaaaa"))
+    assert {name: s.summary for name, s in scores(show(lab.reader, "aaaaaaaa").row).items()} == {
+        name: s.summary for name, s in on_board.items()
+    }
+
+
 def without(items: Mapping[str, Items], task: str, place: int) -> dict[str, Items]:
     cut = {name: np.delete(np.array(column), place) for name, column in items[task].items()}
     return {**items, task: cut}
