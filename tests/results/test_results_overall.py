@@ -232,6 +232,12 @@ def test_definitions_are_in_advance_and_their_chance_is_the_best_constant_answer
                 assert chance(task, metric) == pytest.approx(best_constant(task, metric))
 
 
+def test_the_counts_add_up_to_the_splits() -> None:
+    sizes = {"sst2": 872, "mrpc": 408, "qqp": 40_430, "mnli": 9_815, "qnli": 5_463, "rte": 277, "wnli": 71}
+    assert {name: sum(LABELS[f"glue.{name}.v1"]) for name in sizes} == sizes
+    assert sum(LABELS["glue.mnli.v1 mismatched"]) == 9_832
+
+
 def best_constant(task: str, metric: str) -> float:
     """By trying every constant answer on labels of the published counts."""
     if metric in ("matthews", "pearson", "spearman"):
