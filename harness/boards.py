@@ -104,7 +104,7 @@ def show_row(row: str, store_url: str, *, as_json: bool) -> None:
     from results.show import as_json as to_json
     from results.show import as_terminal, show
 
-    found = show(Store(store_url), row)
+    found = show(Store(store_url), row, present())
     print(to_json(found) if as_json else drawn(as_terminal(found)))
 
 

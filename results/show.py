@@ -23,6 +23,7 @@ from results.scores import Evidence, gather
 from results.size_view import COUNTS, size_facts
 from results.speed_card import SpeedCard
 from results.speed_view import figures, measured
+from results.stale import Present, mark_one
 from results.training import training_facts
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Shown:
     """Its controls, on the same seeds, with the gains in its main metrics."""
 
 
-def show(reader: Reader, target: str) -> Shown:
+def show(reader: Reader, target: str, present: Present | None = None) -> Shown:
     """Find `ROW` or `ROW#seed`; raises `StoreError` with the nearest id when there is none.
 
     A stage's cost is split over all the cells in the store that use it, as on the board of everything.
@@ -52,7 +53,7 @@ def show(reader: Reader, target: str) -> Shown:
         raise StoreError(_unknown(target, [r.id if seed else r.row for r in records]))
     evidence = _evidence(name, own, records, reader)
     users = count_users(records)
-    row = build_row(own, evidence, users)
+    row = mark_one(build_row(own, evidence, users), records, present)
     columns = sorted(
         (column for column in evidence.samples if column.when == "final"),
         key=lambda column: (not column.main, column.key),

@@ -15,6 +15,7 @@ from results.json_view import dumps
 from results.load import read_record
 from results.model import Row, Tab
 from results.page import page
+from results.show import show
 from results.stale import Present, parted
 from results.table import as_csv, markdown, terminal
 
@@ -88,6 +89,16 @@ def test_data_that_the_newest_row_no_longer_has_are_stale(reader: Any, sweep: An
     new_column = next(column.key for column in tab.columns if column.data == "sha256:new")
     assert rows["cccccccc"].scores[new_column].rank == (1, 1)
     assert not [each for each in tab.comparisons if each.column.startswith(PPL) and "cccccccc" in (each.a, each.b)]
+
+
+def test_a_row_by_itself_is_as_stale_as_on_the_board(reader: Any, sweep: Any) -> None:
+    sweep.add("aaaaaaaa", "low_rank", data="sha256:old", created="2026-01-01")
+    sweep.add("bbbbbbbb", "prune", data="sha256:new", created="2026-01-02")
+    by_version(sweep, "cccccccc", 0, method="tq", created="2026-01-03")
+    present = offered("wikitext2.word_ppl.v1", "glue.cola.v1")
+    rows = board(reader, present=present).tabs[0].rows
+    assert sum(bool(row.stale) for row in rows) == 2
+    assert {row.id: show(reader, row.id, present).row.stale for row in rows} == {row.id: row.stale for row in rows}
 
 
 def test_another_teachers_data_and_a_text_of_ones_own_say_nothing(reader: Any, sweep: Any) -> None:
