@@ -205,11 +205,9 @@ def test_an_older_records_vocabulary_is_the_teachers_configuration(lab: Lab, att
 
 
 def test_another_teachers_scores_are_another_column(lab: Lab) -> None:
-    from conftest import Sweep
-
     def named(teacher: str, row: str, reference: str) -> None:
         scratch = type(lab.reader)()
-        own = Lab(scratch, Sweep(scratch))
+        own = Lab(scratch, type(lab.sweep)(scratch))
         own.teacher(draw(0, 0.0), row=reference)
         own.add(row, draw(0, 0.2))
         lab.reader.files |= scratch.files

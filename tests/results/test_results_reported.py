@@ -15,7 +15,7 @@ from results.board import board
 from results.claims import claims
 from results.errors import StoreError
 from results.json_view import dumps
-from results.record import Measured
+from results.record import Measured, SizeCard
 from results.reported import FILE, collection, parse
 from results.reported_view import beside_rows, line
 from results.table import as_csv, markdown, terminal
@@ -179,10 +179,15 @@ def ppl(name: str, number: float) -> Measured:
     )  # fmt: skip
 
 
+def card(params: int) -> SizeCard:
+    return SizeCard(
+        params=params, params_fraction=params / 124_439_808, params_without_embedding=1, params_without_output=params,
+        stored_bytes=4 * params, materialised_bytes=4 * params, macs_per_token=params,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def beside(reader: Any, sweep: Any) -> Any:
-    from conftest import card
-
     for seed in (0, 1):
         measured = [ppl("sha256:wikitext103", 41.0 + seed)]
         sweep.add("aaaaaaaa", "tq", seed=seed, size=card(119_933_764), measured=measured)
@@ -221,8 +226,6 @@ def test_another_teacher_has_nothing_reported(reader: Any, sweep: Any, teacher: 
 
 
 def test_a_teacher_of_another_size_is_not_the_published_one(reader: Any, sweep: Any) -> None:
-    from conftest import card
-
     sweep.add("aaaaaaaa", "tq", measured=[ppl("x", 41.0)])
     assert board(reader).tabs[0].reported
     sweep.add("00000000", "identity", budget=None, recipe="none", size=card(1_750_000))
