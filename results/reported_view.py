@@ -69,7 +69,8 @@ def _facts(each: Reported) -> list[str]:
 
 def _against(found: Against) -> str:
     interval = f" [{found.low:.4g}–{found.high:.4g}]" if found.low is not None and found.high is not None else ""
-    return f"{found.value:.4g}{interval} {found.row}{'' if found.same_size else ' ≠ size'}"
+    told = f"{found.value:.4g}{interval}".replace("-", "−")
+    return f"{told} {found.row}{'' if found.same_size else ' ≠ size'}"
 
 
 def on_tab(tab: Tab) -> tuple[list[Claim], str]:
@@ -77,7 +78,7 @@ def on_tab(tab: Tab) -> tuple[list[Claim], str]:
     measured = {column.protocol for column in tab.columns}
     near = [claim for claim in tab.reported if claim.reported.column.protocol in measured]
     more = len(tab.reported) - len(near)
-    rest = f"{more} further numbers are by protocols that are not on this tab: `weighin reported`. " if more else ""
+    rest = f"{more} further numbers are by protocols that are not on this tab (weighin reported). " if more else ""
     return near, rest
 
 
