@@ -131,13 +131,14 @@ def _tabs(teacher: str, rows: Sequence[Row], controls: Sequence[Row], evidence: 
     for budget in budgets or [""]:
         members = [row for row in rows if row.budget == budget]
         columns = _columns([*references, *members], evidence)
-        groups, comparisons = rank(_groups(members), columns, evidence)
+        groups, comparisons, limits = rank(_groups(members), columns, evidence)
         ordered = [Group(g.recipe, tuple(sorted(g.rows, key=lambda row: _order(row, columns)))) for g in groups]
         every = [*references, *members]
         notes = (*_trained(columns), *average_notes(columns, every), *overall_notes(columns, every))
         notes += (*unequal_tokens(ordered), *_notes([*references, *members]))
         tab = Tab(teacher, budget, columns, tuple(references), tuple(ordered), tuple(comparisons), notes)
-        tabs.append(replace(tab, twins=beside(tab.rows, controls, columns, evidence), reported=claims(tab)))
+        twins = beside(tab.rows, controls, columns, evidence)
+        tabs.append(replace(tab, detectable=limits, twins=twins, reported=claims(tab)))
     return tabs
 
 

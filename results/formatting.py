@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import floor, isfinite, log10
+from math import exp, expm1, floor, isfinite, log10
 
-from results.model import Board, Column, Gain, Row, Score, Twin
+from results.items import scale_of
+from results.model import Board, Column, Gain, Row, Score, Tab, Twin
 from results.statistics import SIGNIFICANCE, Summary
 
 LEGEND = (
     "a → b = before and after training. "
     "Intervals are 95 % and cover training seeds and test items unless marked: i = items only (one seed), "
     "s = seeds only (no items stored), · = no interval. "
-    "#a–b is the range of ranks the data allow (paired tests, Holm-corrected); overlapping ranges may be ties. "
+    "#a–b is the range of ranks the data allow (paired tests, Holm-corrected); overlapping ranges may be ties; "
+    "(63 %) = the best in 63 % of resamples of items and seeds. "
     "◆ = on the Pareto front: nothing of at most its size is better. Recipe kinds are not ranked against each other."
 )
 GAINS_LEGEND = (
@@ -60,11 +62,14 @@ def _signed(text: str) -> str:
 
 
 def ranks(score: Score) -> str:
-    """`#1–3`, `#2`, or nothing for a row that is not ranked."""
+    """`#1–3 (63 %)`, `#2`, or nothing for a row that is not ranked; the share only where it may be the best."""
     if score.rank is None:
         return ""
     best, worst = score.rank
-    return f"#{best}" if best == worst else f"#{best}–{worst}"
+    if best == worst:
+        return f"#{best}"
+    first = f" ({100 * score.best:.0f} %)" if best == 1 and score.best is not None else ""
+    return f"#{best}–{worst}{first}"
 
 
 def cell(row: Row, column: Column) -> str:
@@ -94,6 +99,31 @@ def gain_cell(twin: Twin, column: Column) -> str:
     """A gain, or how the control ended where it did not complete, or nothing to compare."""
     found = twin.gains.get(column.key)
     return gain(found) if found else "–" if twin.row.status == "complete" else twin.row.status
+
+
+def resolution(tab: Tab) -> list[str]:
+    """One line per column: the smallest difference that it can show, and what two seeds of one row differ by."""
+    names = titles(tab.columns)
+    lines = []
+    for column in tab.columns:
+        found = tab.detectable.get(column.key)
+        if found is None:
+            continue
+        parts = []
+        if found.single is not None and found.corrected is not None:
+            pairs = f", {_step(found.corrected, column)} after Holm over {found.pairs} pairs" if found.pairs > 1 else ""
+            parts.append(f"smallest difference it can show: {_step(found.single, column)}{pairs}")
+        if found.noise is not None:
+            parts.append(f"two seeds of one row differ by up to {_step(found.noise, column)}")
+        lines.append(f"{names[column.key]}: {'; '.join(parts)}")
+    return lines
+
+
+def _step(difference: float, column: Column) -> str:
+    """`0.021`, or of a perplexity, whose differences are ratios, `2.1 %`."""
+    if scale_of(column.metric) != "log":
+        return f"{difference:.2g}"
+    return f"{100 * expm1(difference):.2g} %" if difference < 1 else f"a factor of {exp(difference):.3g}"
 
 
 def before(score: Score) -> str:

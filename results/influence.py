@@ -21,6 +21,10 @@ Floats = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
 Estimate = tuple[float, Floats]
 """The estimate and its influence values, one per item."""
+Part = tuple[Any, *tuple[NDArray[Any], ...]]
+"""One of the rules below and the arrays that it takes, item by item."""
+Reading = tuple[Part, ...]
+"""A metric as the mean of its parts."""
 
 NORMALISERS = ("words", "tokens", "bytes")
 
@@ -48,8 +52,8 @@ def matthews(prediction_N: NDArray[Any], label_N: NDArray[Any]) -> Estimate:
     t_K = np.bincount(truth_N, minlength=len(classes)).astype(np.float64)
     right_N = (guess_N == truth_N).astype(np.float64)
     size, right = float(len(right_N)), float(right_N.sum())
-    value = _matthews(size, right, float(p_K @ t_K), float(p_K @ p_K), float(t_K @ t_K))
-    without_N = _matthews(
+    value = matthews_of(size, right, float(p_K @ t_K), float(p_K @ p_K), float(t_K @ t_K))
+    without_N = matthews_of(
         size - 1,
         right - right_N,
         p_K @ t_K - t_K[guess_N] - p_K[truth_N] + right_N,
@@ -59,7 +63,8 @@ def matthews(prediction_N: NDArray[Any], label_N: NDArray[Any]) -> Estimate:
     return float(value), _jackknife(float(value), without_N)
 
 
-def _matthews(size: float, right: Any, cross: Any, predicted: Any, labelled: Any) -> Any:
+def matthews_of(size: float, right: Any, cross: Any, predicted: Any, labelled: Any) -> Any:
+    """Matthews correlation from the sums above; 0 where undefined."""
     squared = (size**2 - predicted) * (size**2 - labelled)
     return np.where(squared > 0, (right * size - cross) / np.sqrt(np.where(squared > 0, squared, 1.0)), 0.0)
 
@@ -90,10 +95,11 @@ def pearson(x_N: Floats, y_N: Floats) -> Estimate:
 
 def spearman(x_N: Floats, y_N: Floats) -> Estimate:
     """Pearson's r of the ranks; ranks are not recomputed when an item is left out (an O(1/n) approximation)."""
-    return pearson(_ranks(x_N), _ranks(y_N))
+    return pearson(ranks_of(x_N), ranks_of(y_N))
 
 
-def _ranks(values_N: Floats) -> Floats:
+def ranks_of(values_N: Floats) -> Floats:
+    """Ranks from 1; equal values share their mean rank."""
     _, place_N, count_U = np.unique(values_N, return_inverse=True, return_counts=True)
     last_U = np.cumsum(count_U).astype(np.float64)
     ranks: Floats = (last_U - (count_U - 1) / 2)[place_N]
@@ -107,40 +113,51 @@ def _jackknife(value: float, without_N: Any) -> Floats:
 
 
 def candidates(metric: str, columns: Columns) -> Iterator[Estimate]:
-    """Every reading of `metric` that its items allow, likeliest first; perplexities are given as their logarithm."""
+    """Every estimate that the items of `metric` allow, likeliest first; perplexities are given as their logarithm."""
+    return map(estimate, readings(metric, columns))
+
+
+def estimate(reading: Reading) -> Estimate:
+    """The mean of a reading's parts."""
+    parts: list[Estimate] = [rule(*arrays) for rule, *arrays in reading]
+    if len(parts) == 1:
+        return parts[0]
+    return float(np.mean([value for value, _ in parts])), np.mean([influence for _, influence in parts], axis=0)
+
+
+def readings(metric: str, columns: Columns) -> Iterator[Reading]:
+    """Every reading of `metric` that its items allow, likeliest first."""
     if metric in columns:
-        yield mean(columns[metric].astype(np.float64))
+        yield ((mean, columns[metric].astype(np.float64)),)
     if "nll" in columns:
-        yield from _likelihood(metric, columns)
+        yield from (((rule, *arrays),) for rule, *arrays in _likelihood(metric, columns))
     if "nll" not in columns or "correct" in columns:
-        yield from _classification(metric, columns)
+        parts = tuple(_classification(metric, columns))
+        if parts:
+            yield parts
 
 
-def _likelihood(metric: str, columns: Columns) -> Iterator[Estimate]:
+def _likelihood(metric: str, columns: Columns) -> Iterator[Part]:
     nll_N = columns["nll"].astype(np.float64)
     unit = 1 / np.log(2) if "bit" in metric or "bpb" in metric else 1.0
     for name in NORMALISERS:
         weight_N = columns[name].astype(np.float64) if name in columns else np.zeros(1)
         if weight_N.sum() > 0:
-            yield ratio(unit * nll_N, weight_N)
+            yield ratio, unit * nll_N, weight_N
         if (weight_N > 0).all():
-            yield mean(unit * nll_N / weight_N)
-    yield mean(unit * nll_N)
+            yield mean, unit * nll_N / weight_N
+    yield mean, unit * nll_N
 
 
-def _classification(metric: str, columns: Columns) -> Iterator[Estimate]:
-    parts: list[Estimate] = []
+def _classification(metric: str, columns: Columns) -> Iterator[Part]:
     if "acc" in metric and "correct" in columns:
-        parts.append(mean(columns["correct"].astype(np.float64)))
+        yield mean, columns["correct"].astype(np.float64)
     if {"prediction", "label"} <= set(columns):
         guess_N, truth_N = columns["prediction"], columns["label"]
-        parts += [rule(guess_N, truth_N) for word, rule in (("f1", f1),) if word in metric]
-        parts += [matthews(guess_N, truth_N)] if "matthews" in metric or "mcc" in metric else []
+        if "f1" in metric:
+            yield f1, guess_N, truth_N
+        if "matthews" in metric or "mcc" in metric:
+            yield matthews, guess_N, truth_N
         if guess_N.dtype.kind in "biuf" and truth_N.dtype.kind in "biuf":
             x_N, y_N = guess_N.astype(np.float64), truth_N.astype(np.float64)
-            parts += [r(x_N, y_N) for word, r in (("pearson", pearson), ("spearman", spearman)) if word in metric]
-    if parts:
-        yield (
-            float(np.mean([value for value, _ in parts])),
-            np.mean([influence for _, influence in parts], axis=0),
-        )
+            yield from ((r, x_N, y_N) for word, r in (("pearson", pearson), ("spearman", spearman)) if word in metric)

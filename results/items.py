@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from results.influence import Columns, Floats, candidates
+from results.blocks import places
+from results.influence import Columns, Floats, Reading, estimate, readings
 from results.reader import Reader
 from results.record import Measured
 
@@ -32,6 +33,8 @@ class Sample:
     items: NDArray[Any] | None = None
     influence_N: Floats | None = None
     missing: str = ""
+    place_N: NDArray[np.int64] | None = None
+    """Where each item begins in its text, when the items are windows of one; else they are independent."""
 
 
 def scale_of(metric: str) -> Scale:
@@ -53,7 +56,7 @@ def from_scale(value: float, scale: Scale) -> float:
 
 def sample(measured: Measured, reader: Reader) -> Sample:
     """Read a measurement's items and check that they reproduce its value; without them, the value alone."""
-    columns, missing = _read(measured, reader)
+    columns, missing = read_items(measured, reader)
     return sample_of(measured.metric, measured.value, columns, missing)
 
 
@@ -63,13 +66,23 @@ def sample_of(metric: str, measured: float, columns: Columns | None, missing: st
     value = to_scale(measured, scale)
     if columns is None:
         return Sample(value, scale, missing=missing)
-    for estimate, influence_N in candidates(metric, columns):
+    found = reading_of(metric, value, columns)
+    if found is None:
+        return Sample(value, scale, missing="items do not reproduce the value")
+    _, unit, influence_N = found
+    if _is_proportion(metric, columns) and unit == 1.0:
+        scale = "proportion"
+    return Sample(value, scale, columns["item"], unit * influence_N, place_N=places(columns["item"]))
+
+
+def reading_of(metric: str, value: float, columns: Columns) -> tuple[Reading, float, Floats] | None:
+    """The first reading of the items that reproduces `value`, its unit (1, or 100 of a percentage) and influence."""
+    for reading in readings(metric, columns):
+        found, influence_N = estimate(reading)
         for unit in (1.0, 100.0):
-            if abs(unit * estimate - value) <= AGREEMENT * max(abs(value), 1e-3):
-                if _is_proportion(metric, columns) and unit == 1.0:
-                    scale = "proportion"
-                return Sample(value, scale, columns["item"], unit * influence_N)
-    return Sample(value, scale, missing="items do not reproduce the value")
+            if abs(unit * found - value) <= AGREEMENT * max(abs(value), 1e-3):
+                return reading, unit, influence_N
+    return None
 
 
 def _of(metric: str, columns: Columns) -> Columns:
@@ -82,7 +95,8 @@ def _is_proportion(metric: str, columns: Columns) -> bool:
     return "acc" in metric and "f1" not in metric and "correct" in columns
 
 
-def _read(measured: Measured, reader: Reader) -> tuple[Columns | None, str]:
+def read_items(measured: Measured, reader: Reader) -> tuple[Columns | None, str]:
+    """A measurement's items, those that its metric is over; or why there are none."""
     if measured.items_path is None:
         return None, "no items stored"
     try:

@@ -53,6 +53,7 @@ def tab_json(tab: Tab) -> dict[str, Any]:
         "references": [row_json(row) for row in tab.references],
         "groups": [{"recipe": group.recipe, "rows": [row_json(row) for row in group.rows]} for group in tab.groups],
         "comparisons": [asdict(comparison) for comparison in tab.comparisons],
+        "detectable": {key: asdict(found) for key, found in tab.detectable.items()},
         "notes": list(tab.notes),
         "controls": [twin_json(twin) for twin in tab.twins],
         "reported": [claim_json(claim) for claim in tab.reported],
@@ -105,6 +106,7 @@ def _score_json(score: Score) -> dict[str, Any]:
         "before": asdict(score.before) if score.before else None,
         "rank": score.rank,
         "tied": score.tied,
+        "best": score.best,
         "pareto": score.pareto,
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from results.power import Detectable
 from results.record import Control, ControlKind, Failure, SizeCard, Tuning
 from results.speed_card import SpeedCard
 from results.statistics import Summary
@@ -57,6 +58,8 @@ class Score:
     """Best and worst rank that the data allow; overlapping ranges may be ties. None when the row is not ranked."""
     tied: tuple[str, ...] = ()
     """Rows of the same group that are not separable from this one."""
+    best: float | None = None
+    """Share of resamples of items and seeds in which it is the best of its group (`results.bootstrap`)."""
     pareto: bool = False
     """No other row of the same teacher and recipe kind is better at no more parameters (2 % slack)."""
 
@@ -151,6 +154,10 @@ class Comparison:
     p_holm: float | None
     """Adjusted over all tested pairs of the tab in this column."""
     basis: str
+    error: float | None = None
+    """Standard error of the difference; None where it has none."""
+    effect: float | None = None
+    """Of accuracies Cohen's h, else d_z: the difference in standard deviations of the items' differences."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +204,8 @@ class Tab:
     notes: Sequence[str] = ()
     twins: Sequence[Twin] = ()
     """Controls of the tab's rows, in the order of the rows."""
+    detectable: Mapping[str, Detectable] = field(default_factory=dict)
+    """Column key -> the smallest difference that it can show, and the noise of a seed; where something gives them."""
     reported: Sequence[Claim] = ()
     """What papers say about the tab's teacher and methods, never ranked."""
 

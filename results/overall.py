@@ -210,8 +210,9 @@ def _scores(overall: Overall, row: Evidence, teacher: _Teacher) -> Iterator[tupl
             continue
         both = [(column, weight / 2, sample) for column, weight, sample in [*tasks, *likelihood]]
         columns = [*members, perplexity]
-        for metric, parts in ((METRIC, both), (PARTS[0], tasks), (PARTS[1], likelihood)):
-            yield _column(overall, metric, columns, teacher), seed, pooled_mean(parts)
+        found = {METRIC: pooled_mean(both), PARTS[0]: pooled_mean(tasks), PARTS[1]: _alone(*likelihood)}
+        for metric, sample in found.items():
+            yield _column(overall, metric, columns, teacher), seed, sample
 
 
 def _part(
@@ -239,6 +240,13 @@ def _relative(own: Sample, its: Sample, at: float, unit: float, score: float) ->
     if not np.array_equal(own.items, its.items):
         return Sample(value, missing="items are not the teacher's")
     return replace(own, value=value, scale="linear", influence_N=(own.influence_N - score * its.influence_N) / unit)
+
+
+def _alone(part: tuple[Column, float, Sample]) -> Sample:
+    """The only member of a part; its items keep their places in the text."""
+    _, weight, sample = part
+    moved_N = None if sample.influence_N is None else weight * sample.influence_N
+    return replace(sample, value=weight * sample.value, influence_N=moved_N)
 
 
 def _column(overall: Overall, metric: str, members: Sequence[Column], teacher: _Teacher) -> Column:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,13 @@ from results.model import Column, Row, Seed, Twin
 from results.overall import REFERENCE, with_overall
 from results.reader import Reader
 from results.record import Record
-from results.scores import Evidence, gather
+from results.resampled import item_limits
+from results.scores import Evidence, column_of, gather
 from results.size_view import COUNTS, size_facts
 from results.speed_card import SpeedCard
 from results.speed_view import figures, measured
 from results.stale import Present, mark_one
+from results.statistics import Summary
 from results.training import training_facts
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class Shown:
     columns: tuple[Column, ...]
     twins: tuple[Twin, ...] = ()
     """Its controls, on the same seeds, with the gains in its main metrics."""
+    resampled: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Key of a main column -> limits by the bootstrap over items alone (`results.resampled`)."""
 
 
 def show(reader: Reader, target: str, present: Present | None = None) -> Shown:
@@ -61,7 +65,24 @@ def show(reader: Reader, target: str, present: Present | None = None) -> Shown:
     seeds = {record.cell.seed for record in own}
     theirs = [r for r in records if r.cell.control and r.cell.control.of == name and r.cell.seed in seeds]
     main = [column for column in columns if column.main]
-    return Shown(row, tuple(columns), _twins(row, main, evidence, theirs, reader, users))
+    twins = _twins(row, main, evidence, theirs, reader, users)
+    return Shown(row, tuple(columns), twins, _resampled(main, own, evidence, reader))
+
+
+def _resampled(
+    columns: Sequence[Column], records: Sequence[Record], evidence: Evidence, reader: Reader
+) -> dict[str, tuple[float, float]]:
+    found = {}
+    for column in columns:
+        by_seed = {
+            r.cell.seed: m for r in records for m in r.measured if r.status == "complete" and column_of(m) == column
+        }
+        samples = evidence.samples[column]
+        if by_seed.keys() == samples.keys() and (
+            limits := item_limits([by_seed[s] for s in samples], list(samples.values()), reader)
+        ):
+            found[column.key] = limits
+    return found
 
 
 def _evidence(name: str, own: Sequence[Record], records: Sequence[Record], reader: Reader) -> Evidence:
@@ -105,11 +126,11 @@ def as_json(shown: Shown) -> str:
         for s in shown.row.seeds
     }
     rules = {each.field: {"rule": each.rule, "about": each.about} for each in COUNTS}
-    more = {
-        "size_rules": rules,
+    more: dict[str, Any] = {
         "columns": [column_json(c) for c in shown.columns],
         "controls": [twin_json(t) for t in shown.twins],
     }
+    more["resampled"] = {key: list(limits) for key, limits in shown.resampled.items()}
     control = shown.row.control.model_dump() if shown.row.control else None
     return render({**row_json(shown.row), **more, "size_rules": rules, "control": control, "training": seeds})
 
@@ -179,7 +200,7 @@ def _measurements(shown: Shown) -> Table:
     from rich.text import Text
 
     table = Table(title="measurements", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in ("protocol", "metric", "value", "95 % interval", "basis", "before training", "data"):
+    for name in ("protocol", "metric", "value", "95 % interval", "items resampled", "basis", "before training", "data"):
         table.add_column(name, justify="right" if name in ("value", "before training") else "left")
     for column in shown.columns:
         score = shown.row.scores[column.key]
@@ -187,9 +208,14 @@ def _measurements(shown: Shown) -> Table:
         basis = f"{summary.basis} ({summary.seeds} seeds, {summary.items} items)"
         before = value(score.before) if score.before else ""
         texts = [column.protocol, f"{column.metric} {column.arrow} {column.unit}", value(summary), interval(summary)]
+        texts.append(_limits(summary, shown.resampled.get(column.key)))
         texts += [f"{basis}: {summary.note}" if summary.note else basis, before, column.data]
         table.add_row(*(Text(text) for text in texts))
     return table
+
+
+def _limits(summary: Summary, limits: tuple[float, float] | None) -> str:
+    return interval(replace(summary, low=limits[0], high=limits[1], basis="items only")) if limits else ""
 
 
 def _seed(seed: Seed) -> list[RenderableType]:

@@ -5,28 +5,33 @@ estimate of seed s and d_si the influence of item i on it (see `results.influenc
 
     Var(mean_s t_s) ~ V_S + V_I - V_SI
     V_S  = var_s(t_s) / S
-    V_I  = sum_i (mean_s d_si)^2 / (N (N - 1))
-    V_SI = sum_si (d_si - mean_s d_si)^2 / ((S - 1) (N - 1) S N)
+    V_I  = B(mean_s d_s)
+    V_SI = sum_s B(d_s - mean_s d_s) / ((S - 1) S)
 
-the moment estimator of the two-way random-effects layout (Cornfield & Tukey, Ann. Math. Stat. 27, 1956; the same sum
-is the two-way clustered variance of Cameron, Gelbach & Miller, JBES 29, 2011, eq. 2.13), never below V_S or V_I. The
-degrees of freedom are Satterthwaite's (Biometrics Bulletin 2, 1946):
-Var^2 / (V_S^2 / (S - 1) + V_I^2 / (N - 1)). Items are taken as independent; nothing here is random.
+with B(d) = sum_i d_i^2 / (N (N - 1)) where items are independent, and its sum over blocks where they are windows of a
+text (`results.blocks`). It is the moment estimator of the two-way random-effects layout (Cornfield & Tukey, Ann. Math.
+Stat. 27, 1956; the same sum is the two-way clustered variance of Cameron, Gelbach & Miller, JBES 29, 2011, eq. 2.13),
+never below V_S or V_I. How far the mean may be from the truth by it: `results.spread`. Nothing here is random.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from results import mcnemar
+from results.blocks import block_dof, block_length, block_variance
 from results.influence import Floats
 from results.items import Sample, from_scale
+from results.spread import Spread
 
-CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
+"""1 - confidence of the intervals, too."""
 
 
 @dataclass(frozen=True)
@@ -58,31 +63,40 @@ class Difference:
     high: float | None
     p_value: float | None
     basis: str
+    spread: Spread | None = None
+    """What it is uncertain by; None where there is no p-value, or no variance."""
+    effect: float | None = None
+    """Of one item: `Comparison.effect`."""
 
 
 @dataclass(frozen=True)
-class _Spread:
-    """Variance of a mean over seeds, its degrees of freedom, and what it covers."""
+class Stacked:
+    """Influence over the items that samples have in common, each row centred."""
 
-    variance: float | None
-    dof: float
-    basis: str
+    influence_SN: Floats
+    neighbours: bool
+    """Whether the items are windows of a text, here in its order."""
+    mean_S: Floats
+    """What centring took away: 0 where all items are in common."""
+
+
+NO_INTERVAL = Spread("no interval", known=False)
 
 
 def summarise(samples: Sequence[Sample]) -> Summary:
     """Mean over seeds with a t interval; one seed of an accuracy gets Wilson's interval (JASA 22, 1927)."""
     assert samples, "nothing to summarise"
     scale, value = samples[0].scale, float(np.mean([s.value for s in samples]))
-    influence_SN = _stack(samples)
-    spread = _spread(np.array([s.value for s in samples]), influence_SN)
-    items = 0 if influence_SN is None else influence_SN.shape[1]
+    stacked = stack(samples)
+    spread = _spread(np.array([s.value for s in samples]), stacked)
+    items = 0 if stacked is None else stacked.influence_SN.shape[1]
     note = next((s.missing for s in samples if s.missing), "")
-    if not isfinite(value) or spread.variance is None:
+    if not spread.known:
         return Summary(from_scale(value, scale), None, None, "no interval", len(samples), items, note)
     if scale == "proportion" and len(samples) == 1:
         low, high = wilson(value, items)
     else:
-        half = _quantile(spread.dof) * sqrt(spread.variance)
+        half = spread.half_width(SIGNIFICANCE) if spread.variance > 0 else 0.0
         low, high = value - half, value + half
     if scale == "proportion":
         low, high = max(low, 0.0), min(high, 1.0)
@@ -98,24 +112,57 @@ def summarise(samples: Sequence[Sample]) -> Summary:
 
 
 def compare(a: Mapping[int, Sample], b: Mapping[int, Sample]) -> Difference:
-    """The paired difference a - b over the seeds and items that both have; keys are seeds."""
+    """The paired difference a - b over the seeds and items that both have; keys are seeds.
+
+    One seed of an accuracy gets McNemar's exact test, and the wider of its interval and of the paired t interval.
+    """
     seeds = sorted(set(a) & set(b))
     if not seeds:
         gap = float(np.mean([s.value for s in a.values()]) - np.mean([s.value for s in b.values()]))
         return Difference(gap, None, None, None, "no common seed")
-    pairs = _stack([a[s] for s in seeds] + [b[s] for s in seeds])
-    influence_SN = None if pairs is None else pairs[: len(seeds)] - pairs[len(seeds) :]
-    gap_S = np.array([a[s].value - b[s].value for s in seeds])
-    gap, spread = float(gap_S.mean()), _spread(gap_S, influence_SN)
-    if not isfinite(gap) or spread.variance is None:
+    ours, theirs = [a[s] for s in seeds], [b[s] for s in seeds]
+    pairs = stack([*ours, *theirs])
+    gaps = None if pairs is None else _less(pairs, len(seeds))
+    gap_S = np.array([x.value - y.value for x, y in zip(ours, theirs, strict=True)])
+    gap, spread = float(gap_S.mean()), _spread(gap_S, gaps)
+    if not spread.known:
         return Difference(gap, None, None, None, "no interval")
-    if spread.variance == 0:
+    exact = pairs is not None and len(seeds) == 1 and ours[0].scale == theirs[0].scale == "proportion"
+    if spread.variance == 0 and not (exact and gap):
         # Identical on every item: no difference. Without items, equal seeds of a deterministic method prove nothing.
-        p_value = 1.0 if gap == 0 else 0.0 if influence_SN is not None else None
+        p_value = 1.0 if gap == 0 else 0.0 if gaps is not None else None
         return Difference(gap, gap, gap, p_value, spread.basis)
-    error = sqrt(spread.variance)
-    half = _quantile(spread.dof) * error
-    return Difference(gap, gap - half, gap + half, _p_value(gap / error, spread.dof), spread.basis)
+    half = spread.half_width(SIGNIFICANCE) if spread.variance > 0 else 0.0
+    low, high = gap - half, gap + half
+    if pairs is not None and exact:
+        level_S = pairs.mean_S + np.array([ours[0].value, theirs[0].value])
+        first_N, second_N = pairs.influence_SN + level_S[:, None]
+        counts = mcnemar.discordant(first_N, second_N)
+        limits = mcnemar.limits(*counts, len(first_N), SIGNIFICANCE)
+        low, high, p_value = min(low, limits[0]), max(high, limits[1]), mcnemar.p_value(*counts)
+    else:
+        p_value = spread.p_value(gap)
+    effect = None if gaps is None else effect_size(gap, ours, theirs, gaps.influence_SN)
+    return Difference(gap, low, high, p_value, spread.basis, spread if spread.variance > 0 else None, effect)
+
+
+def _less(pairs: Stacked, num_seeds: int) -> Stacked:
+    """The first rows less the others."""
+    first_SN, second_SN = np.split(pairs.influence_SN, [num_seeds])
+    return Stacked(first_SN - second_SN, pairs.neighbours, pairs.mean_S[:num_seeds] - pairs.mean_S[num_seeds:])
+
+
+def effect_size(gap: float, ours: Sequence[Sample], theirs: Sequence[Sample], gaps_SN: Floats) -> float | None:
+    """How large a difference is beside that of single items, seeds averaged; None where all items differ alike.
+
+    Of accuracies Cohen's h = 2 asin sqrt(p_a) - 2 asin sqrt(p_b), else d_z = difference / standard deviation of the
+    items' differences (Cohen, *Statistical Power Analysis*, 2nd ed. 1988, sections 6.2 and 2.2).
+    """
+    if ours[0].scale == theirs[0].scale == "proportion":
+        a, b = (float(np.mean([sample.value for sample in each])) for each in (ours, theirs))
+        return float(2 * np.arcsin(np.sqrt(a)) - 2 * np.arcsin(np.sqrt(b)))
+    deviation = float(gaps_SN.mean(axis=0).std(ddof=1))
+    return gap / deviation if deviation > 0 else None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -129,63 +176,61 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def wilson(proportion: float, n: int) -> tuple[float, float]:
     """Wilson's score interval of a proportion over `n` items."""
-    z = _quantile(float("inf"))
+    from scipy.special import ndtri
+
+    z = float(ndtri(1 - SIGNIFICANCE / 2))
     centre = (proportion + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * sqrt(proportion * (1 - proportion) / n + z**2 / (4 * n**2))
     return centre - half, centre + half
 
 
-def _stack(samples: Sequence[Sample]) -> Floats | None:
-    """Influence over the items common to all samples, (sample x item), each row centred; None without such items."""
-    first = samples[0].items
-    if first is None or any(s.items is None or s.influence_N is None for s in samples):
+def stack(samples: Sequence[Sample]) -> Stacked | None:
+    """None without items that all samples have."""
+    first = samples[0]
+    if first.items is None or any(s.items is None or s.influence_N is None for s in samples):
         return None
-    rows = [s.influence_N for s in samples if s.influence_N is not None]
-    if not all(np.array_equal(first, s.items) for s in samples if s.items is not None):
-        common = first
+    rows, place_N = [s.influence_N for s in samples if s.influence_N is not None], first.place_N
+    if not all(np.array_equal(first.items, s.items) for s in samples if s.items is not None):
+        common = first.items
         for s in samples[1:]:
             assert s.items is not None
             common = np.intersect1d(common, s.items)
-        rows = [_pick(s, common) for s in samples]
+        rows = [_pick(s, common, s.influence_N) for s in samples]
+        place_N = None if first.place_N is None else _pick(first, common, first.place_N)
     stacked_SN: Floats = np.stack(rows)
-    return stacked_SN - stacked_SN.mean(axis=1, keepdims=True) if stacked_SN.shape[1] >= 2 else None
+    if stacked_SN.shape[1] < 2:
+        return None
+    if place_N is not None:
+        stacked_SN = stacked_SN[:, np.argsort(place_N, kind="stable")]
+    mean_S: Floats = stacked_SN.mean(axis=1)
+    return Stacked(stacked_SN - mean_S[:, None], place_N is not None, mean_S)
 
 
-def _pick(sample: Sample, common: Floats) -> Floats:
+def _pick(sample: Sample, common: NDArray[Any], values_N: Any) -> Any:
+    """The values of the common items, in their order."""
     assert sample.items is not None
-    assert sample.influence_N is not None
     order = np.argsort(sample.items)
-    picked: Floats = sample.influence_N[order[np.searchsorted(sample.items, common, sorter=order)]]
-    return picked
+    return values_N[order[np.searchsorted(sample.items, common, sorter=order)]]
 
 
-def _spread(value_S: Floats, influence_SN: Floats | None) -> _Spread:
+def _spread(value_S: Floats, stacked: Stacked | None) -> Spread:
     """The two-way variance above, or the part of it that the data allow."""
     num_seeds = len(value_S)
+    if not np.isfinite(value_S).all():
+        return NO_INTERVAL
     from_seeds = float(value_S.var(ddof=1) / num_seeds) if num_seeds > 1 else 0.0
-    if influence_SN is None:
-        return _Spread(from_seeds, num_seeds - 1, "seeds only") if num_seeds > 1 else _Spread(None, 0, "no interval")
-    num_items = influence_SN.shape[1]
+    if stacked is None:
+        return Spread("seeds only", seeds=from_seeds, seeds_dof=num_seeds - 1) if num_seeds > 1 else NO_INTERVAL
+    influence_SN = stacked.influence_SN
     mean_N = influence_SN.mean(axis=0)
-    from_items = float(mean_N @ mean_N / (num_items * (num_items - 1)))
+    length = block_length(mean_N) if stacked.neighbours else 1
+    items_dof = block_dof(len(mean_N), length)
+    from_items = block_variance(mean_N, 1)
+    if length > 1:
+        # Neighbours never speak for less noise than independent items would.
+        from_items = max(from_items, block_variance(mean_N, length))
     if num_seeds == 1:
-        return _Spread(from_items, num_items - 1, "items only")
-    residual = float(((influence_SN - mean_N) ** 2).sum())
-    from_both = residual / ((num_seeds - 1) * (num_items - 1) * num_seeds * num_items)
-    variance = max(from_seeds + from_items - from_both, from_seeds, from_items)
-    parts = from_seeds**2 / (num_seeds - 1) + from_items**2 / (num_items - 1)
-    dof = variance**2 / parts if parts > 0 else num_seeds - 1
-    return _Spread(variance, dof, "seeds and items")
-
-
-def _quantile(dof: float) -> float:
-    """Two-sided 95 % quantile of Student's t."""
-    from scipy.special import ndtri, stdtrit
-
-    return float(ndtri(0.5 + CONFIDENCE / 2) if dof == float("inf") else stdtrit(dof, 0.5 + CONFIDENCE / 2))
-
-
-def _p_value(t: float, dof: float) -> float:
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(dof, -abs(t)))
+        return Spread("items only", items=from_items, items_dof=items_dof)
+    from_both = block_variance(influence_SN - mean_N, length) / ((num_seeds - 1) * num_seeds)
+    beyond = max(0.0, from_items - min(from_seeds, from_both))
+    return Spread("seeds and items", from_seeds, beyond, num_seeds - 1, items_dof)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from results.changes import sentences
-from results.formatting import cell, count, duration, gain_cell, legend, seeds, status, titles
+from results.formatting import cell, count, duration, gain_cell, legend, resolution, seeds, status, titles
 from results.model import Board, Column, Row, Tab, Twin
 from results.reported_view import HEAD, beside_rows, line, on_tab, rich_claims
 from results.reported_view import LEGEND as REPORTED_LEGEND
@@ -68,7 +68,7 @@ def _rich_table(tab: Tab) -> RenderableType:
             table.add_row(*(Text(text) for text in _line(row, tab.columns)), style=_style(row))
         table.add_section()
     told = [f"{row.label}: {status(row)}" for row in tab.rows if row.reason or row.stale]
-    table.caption = Text("\n".join([*told, *tab.notes]))
+    table.caption = Text("\n".join([*told, *tab.notes, *resolution(tab)]))
     return table
 
 
@@ -157,7 +157,10 @@ def _markdown_tab(tab: Tab) -> list[str]:
     metrics = [f"{names[column.key]} {column.arrow}" for column in tab.columns]
     head = ["method", *metrics, "params", "MACs", "latency", "cost", "seeds", "row", "status"]
     align = ["---", *["---:"] * (len(metrics) + 5), "---", "---"]
-    parts = [f"## {escape_markdown(heading(tab))}", *(f"Note: {escape_markdown(note)}." for note in tab.notes)]
+    parts = [
+        f"## {escape_markdown(heading(tab))}",
+        *(f"Note: {escape_markdown(note)}." for note in [*tab.notes, *resolution(tab)]),
+    ]
     for recipe, rows in tab.sections:
         lines = [head, align, *([*_line(row, tab.columns), status(row)] for row in rows)]
         parts.append(f"### {escape_markdown(recipe)}")

@@ -195,6 +195,7 @@ def python(installed, *arguments):
     )
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(300)
 def test_an_installed_wheels_method_is_checked_by_name(installed):
     ended = python(installed, "-m", "harness", "check", "block_low_rank", "--fast")
@@ -202,6 +203,7 @@ def test_an_installed_wheels_method_is_checked_by_name(installed):
     assert "checks hold on gpt2, llama-untied" in ended.stdout
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(300)
 def test_an_installed_wheels_own_suite_passes(installed):
     ended = python(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")

@@ -26,6 +26,8 @@ from results.artifacts import Artifacts
 from results.record import Record
 from results.store import Store
 
+pytestmark = pytest.mark.sweep
+
 BOTH = ["no_teacher", "random_init"]
 METHODS = ["identity", "svd", "staged", "left_only", {"tensor_train": {"initialisation": "random"}}]
 FINETUNE = {"learning_rate": 1e-3, "max_length": 32, "losses": {"ce": 1, "kd": 1}}

@@ -36,7 +36,8 @@ for name, batch in json.loads(sys.argv[2]):
     output.mkdir(exist_ok=True)
     said = []
     result = evaluate.run(Context(
-        params={"target": registry.resolve(name), "task": name, "text": str(root / "text.txt")}, inputs={"model": root}, output=output,
+        params={"target": registry.resolve(name), "task": name, "text": str(root / "text.txt")},
+        inputs={"model": root}, output=output,
         execution=Execution(workers=world, micro_batch=batch, collective_timeout_s=60), ranks=Ranks(rank, world, rank),
         checkpoints=NoCheckpoints(), progress=silent, warn=said.append,
     ))

@@ -27,6 +27,8 @@ from results.store import Store
 from tasks import embedded_tasks
 from tasks.embedded_tasks import PydocReversed
 
+pytestmark = pytest.mark.sweep
+
 TASK, ROWS, RATES = "pydoc.reversed.v1", 220, [1e-3, 3e-2, 1e12]
 RECIPE = {"epochs": 2, "batch_examples": 20, "max_length": 24, "learning_rate": {"grid": RATES}}
 

@@ -45,6 +45,7 @@ def asked(corpus: Path, *tasks: Any) -> dict[str, Any]:
     return sweep(corpus, teacher=teacher, recipes=["none"], tasks=list(tasks))
 
 
+@pytest.mark.sweep
 def test_a_sweep_measures_and_compares_by_them(corpus: Path, small_mirror: Path, tmp_path: Path):
     path = write(tmp_path / "sweep.yaml", asked(corpus, "lm_eval:sst2", "lm_eval:lambada_openai"))
     options = ("--store", tmp_path / "store", "--mirror", small_mirror)

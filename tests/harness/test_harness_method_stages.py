@@ -22,6 +22,8 @@ from methods import student
 from results.artifacts import Artifacts
 from results.store import Store
 
+pytestmark = pytest.mark.sweep
+
 METHODS = ["identity", "svd", "staged", "left_only"]
 
 

@@ -143,6 +143,7 @@ def longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile, "PREFILLS", 4)
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("longer")
 def test_one_model_measured_again_stays_inside_the_noise(tmp_path: Path) -> None:
     """A dense model is its own dense equivalent (three times), and the stage runs three times."""

@@ -30,6 +30,8 @@ FAKE_MLFLOW = '''
 
 from types import SimpleNamespace
 
+pytestmark = pytest.mark.sweep
+
 calls = []
 fails = False
 

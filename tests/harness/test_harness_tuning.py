@@ -25,6 +25,8 @@ from results.artifacts import Artifacts, Manifest
 from results.record import Record
 from results.store import Store
 
+pytestmark = pytest.mark.sweep
+
 RATES = [1e-3, 3e-2, 1e10]
 GRID = {"grid": RATES, "trial_fraction": 0.2}
 LOSSES = {"ce": 0.5, "kd": 0.5}

@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from results.items import Sample
+from results.spread import Spread
 from results.statistics import compare, holm, summarise, wilson
 
 
@@ -131,9 +132,9 @@ def test_two_way_interval_is_the_anova_of_a_crossed_layout() -> None:
     ms_seed = num_items * ((row - x.mean()) ** 2).sum() / (num_seeds - 1)
     ms_item = num_seeds * ((column - x.mean()) ** 2).sum() / (num_items - 1)
     ms_both = ((x - row - column + x.mean()) ** 2).sum() / ((num_seeds - 1) * (num_items - 1))
-    variance = (ms_seed + ms_item - ms_both) / x.size
-    parts = (ms_seed / x.size) ** 2 / (num_seeds - 1) + (ms_item / x.size) ** 2 / (num_items - 1)
-    half = scipy.stats.t.ppf(0.975, variance**2 / parts) * np.sqrt(variance)
+    from_seeds, beyond = ms_seed / x.size, (ms_item - ms_both) / x.size
+    half = Spread("", from_seeds, beyond, num_seeds - 1, num_items - 1).half_width(0.05)
+    assert np.sqrt((ms_seed + ms_item - ms_both) / x.size) * 1.96 < half
     found = summarise([mean_sample(seed) for seed in x])
     assert found.basis == "seeds and items"
     assert (found.low, found.high) == pytest.approx((x.mean() - half, x.mean() + half))
