@@ -67,6 +67,12 @@ class Before:
     def read_bytes(self, name: str, /) -> bytes:
         return self.reader.read_bytes(name)
 
+    def home(self, record: Record) -> Reader:
+        """Where a record's files lie, which of several stores they are in."""
+        ask = getattr(self.reader, "home", None)
+        found: Reader = ask(record) if ask is not None else self.reader
+        return found
+
 
 def read_board(text: str, where: str) -> Data:
     """A board kept as JSON; `StoreError` in one line where it is none, or of another format."""

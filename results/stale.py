@@ -139,6 +139,6 @@ def _created(row: Row) -> str:
 
 
 def _by_schema(row: Row) -> Iterator[tuple[str, str]]:
-    schemas = {seed.provenance[MIGRATED] for seed in row.seeds if MIGRATED in seed.provenance}
+    schemas = {str(seed.provenance[MIGRATED])[:20] for seed in row.seeds if MIGRATED in seed.provenance}
     if schemas:
-        yield f"recorded by an older weighin (schema {', '.join(map(str, sorted(schemas)))})", ""
+        yield f"recorded by an older weighin (schema {', '.join(sorted(schemas))})", ""

@@ -122,6 +122,16 @@ def test_a_record_of_an_older_schema_is_read_and_marked(reader: Any, sweep: Any)
     assert row.scores
 
 
+@pytest.mark.parametrize("evil", [[1], {"a": 1}, None, 10**400, "x" * 9000])
+def test_any_provenance_is_read(reader: Any, sweep: Any, evil: Any) -> None:
+    provenance = {"migrated_from": evil, "created_at": evil, "vocabulary": evil}
+    sweep.add("aaaaaaaa", "low_rank", provenance=provenance)
+    sweep.add("00000000", "identity", budget=None, recipe="none", provenance=provenance)
+    (tab,) = board(reader).tabs
+    assert all(row.stale.startswith("recorded by an older weighin (schema ") for row in tab.rows)
+    assert all(len(row.stale) < 200 for row in tab.rows)
+
+
 def test_lm_evals_version_is_part_of_the_version() -> None:
     names = ["lm_eval.x.0shot.v1.0+0.4.10", "lm_eval.x.0shot.v1+0.4.9", "lm_eval.x.0shot.v1+0.4.10", "x.y"]
     assert parted(names[1]) < parted(names[2])
