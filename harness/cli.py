@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from harness import row_commands
 from harness.errors import SpecError
 from methods.interface import MethodError
 from results.errors import StoreError
@@ -120,6 +121,9 @@ def export(
     from harness.export import export_row
 
     typer.echo(f"wrote {export_row(row, directory, store)}")
+
+
+app.add_typer(row_commands.app)
 
 
 @app.command("glue-submission")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from harness.cells import CellPlan, SweepPlan
 from harness.graph import Stage
 from harness.identity import digest
 from harness.provenance import environment
+from harness.row_sweep import chosen_micro_batches, code_digests, data_read, row_sweep
 from results.artifacts import Artifacts, Manifest
 from results.record import Cell, Failure, Measured, Record, SizeCard, StageCost, Trial, Tuning
 from results.speed_card import SpeedCard
@@ -58,12 +59,27 @@ def record_of(settled: Settled) -> tuple[Record, str]:
         costs=[_cost(stage, settled.artifacts) for stage in settled.cell.needed],
         tuning=list(_tuning(settled)),
         curve=_curve(settled),
-        stages=_stage_keys(settled),
-        provenance=environment() | {"execution": _execution(settled), "created_at": _now()},
+        stages={label: stage.key for label, stage in named_stages(settled.cell).items()},
+        provenance=environment() | {"execution": _execution(settled), "created_at": _now()} | _made_of(settled),
     )
     failed = sorted(stage.key for stage in settled.cell.needed if stage.key in settled.failed)
-    outcome = [record.sweep, record.row, record.cell.seed, status, record.reason, record.stages, failed]
-    return record, digest(outcome, 12)
+    return record, outcome_digest(record, failed)
+
+
+def outcome_digest(record: Record, failed: Sequence[str] = ()) -> str:
+    """What a record's file name ends with; a complete record has no failed stages."""
+    return digest([record.sweep, record.row, record.cell.seed, record.status, record.reason, record.stages, failed], 12)
+
+
+def _made_of(settled: Settled) -> dict[str, Any]:
+    """What it takes to make the cell again, and to see what has changed since."""
+    cell = settled.cell
+    micro_batches = chosen_micro_batches(cell.needed, settled.artifacts)
+    return {
+        "sweep": row_sweep(settled.plan, cell, micro_batches),
+        "data": data_read(settled.plan, cell),
+        "code": code_digests(named_stages(cell)),
+    }
 
 
 def _now() -> str:
@@ -182,7 +198,7 @@ def _curve(settled: Settled) -> list[dict[str, float]]:
     return [*points[::stride], points[-1]] if (len(points) - 1) % stride else points[::stride]
 
 
-def _stage_keys(settled: Settled) -> dict[str, str]:
-    named = {label: stage.key for label, stage in settled.cell.stages.items()}
-    shared = {stage.name: stage.key for stage in settled.cell.needed if stage.name in ("teacher", "corpus", "tokens")}
-    return shared | named
+def named_stages(cell: CellPlan) -> dict[str, Stage]:
+    """Label -> stage, of those that a record names."""
+    shared = {stage.name: stage for stage in cell.needed if stage.name in ("teacher", "corpus", "tokens")}
+    return shared | dict(cell.stages)
