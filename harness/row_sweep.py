@@ -133,9 +133,9 @@ def _inputs(sweep: Mapping[str, Any]) -> Iterator[Input]:
         yield Input(key="corpus.directory", place=corpus["directory"], local=True, data="corpus")
     if corpus.get("hub"):
         yield Input(key="corpus.hub", place=f"{corpus['hub']} {corpus.get('config', '')}", local=False, data="corpus")
-    for place, task in enumerate(sweep.get("tasks", ())):
+    for number, task in enumerate(sweep.get("tasks", ())):
         if task.get("text"):
-            yield Input(key=f"tasks.{place}.text", place=task["text"], local=True, data=task["task"])
+            yield Input(key=f"tasks.{number}.text", place=task["text"], local=True, data=task["task"])
     yield from _places_of_methods(sweep)
 
 

@@ -18,10 +18,13 @@ from results.reader import Reader
 from results.record import Record
 from results.scores import Evidence, gather, score
 from results.training import student_training, unequal_tokens
+from results.verification import of_row, verifications
 
 RECIPES = ("shared", "paper", "none")
 """The order of the groups in a tab."""
 REFERENCE = "identity"
+REPRODUCED = ("sweep", "code")
+"""Parts of a record's provenance that `weighin reproduce` prints, and that a board has no room for."""
 
 
 def board(reader: Reader, sweep: str | None = None) -> Board:
@@ -36,6 +39,7 @@ def board(reader: Reader, sweep: str | None = None) -> Board:
     if not records:
         return Board(sweep, message=_nothing(sweep, {record.sweep for record in everything}))
     rows, evidence = build_rows(records, reader)
+    rows = with_verifications(rows, records, reader)
     tabs = []
     for teacher in sorted({row.teacher for row in rows}):
         own = [row for row in rows if row.teacher == teacher and row.control is None]
@@ -54,6 +58,17 @@ def build_rows(records: Sequence[Record], reader: Reader) -> tuple[list[Row], di
         evidence[name] = gather(cells, reader, main_only=True)
         rows.append(build_row(cells, evidence[name], users))
     return rows, evidence
+
+
+def with_verifications(rows: Iterable[Row], records: Iterable[Record], reader: Reader) -> list[Row]:
+    """The rows with what is known of them from `weighin verify`."""
+    found = verifications(reader)
+    if not found:
+        return list(rows)
+    cells: dict[str, list[Record]] = {}
+    for record in records:
+        cells.setdefault(record.row, []).append(record)
+    return [replace(row, verified=of_row(cells[row.id], found)) for row in rows]
 
 
 def _nothing(sweep: str | None, known: set[str]) -> str:
@@ -104,7 +119,7 @@ def _seed(cell: Record) -> Seed:
         failure=cell.failure,
         curve=cell.curve,
         stages=cell.stages,
-        provenance=cell.provenance,
+        provenance={name: value for name, value in cell.provenance.items() if name not in REPRODUCED},
         tuning=cell.tuning,
         **student_training(cell),
     )

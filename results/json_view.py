@@ -85,6 +85,7 @@ def row_json(row: Row) -> dict[str, Any]:
         "size": row.size.model_dump() if row.size else None,
         "speed": row.speed.model_dump() if row.speed else None,
         "cost": asdict(row.cost),
+        "verified": asdict(row.verified) | {"mark": row.verified.mark} if row.verified else None,
         "run": {"sweep": row.sweep, "seeds": {str(s.seed): _run_json(s.stages, s.provenance) for s in row.seeds}},
     }
 

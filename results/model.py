@@ -10,6 +10,7 @@ from results.power import Detectable
 from results.record import Control, ControlKind, Failure, SizeCard, Tuning
 from results.speed_card import SpeedCard
 from results.statistics import Summary
+from results.verification import RowVerification
 
 GAIN_FROM: Mapping[ControlKind, str] = {"no_teacher": "distillation", "random_init": "decomposition"}
 """What a row has that its control has not."""
@@ -110,6 +111,8 @@ class Row:
     speed: SpeedCard | None
     cost: Cost
     control: Control | None = None
+    verified: RowVerification | None = None
+    """None: its numbers are claimed, and nobody has evaluated it again."""
 
     @property
     def label(self) -> str:

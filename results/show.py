@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from results.board import build_row
+from results.board import build_row, with_verifications
 from results.cost import count_users
 from results.errors import StoreError
 from results.formatting import count, duration, gain_cell, interval, status, value
@@ -54,7 +54,7 @@ def show(reader: Reader, target: str) -> Shown:
         raise StoreError(_unknown(target, [r.id if seed else r.row for r in records]))
     evidence = gather(own, reader, main_only=False)
     users = count_users(records)
-    row = build_row(own, evidence, users)
+    (row,) = with_verifications([build_row(own, evidence, users)], own, reader)
     columns = sorted(
         (column for column in evidence.samples if column.when == "final"),
         key=lambda column: (not column.main, column.key),
@@ -152,6 +152,7 @@ def _cell(row: Row) -> dict[str, str]:
         "seeds": ", ".join(str(seed.seed) for seed in row.seeds),
         **training_facts(row),
         "status": status(row),
+        "verified": row.verified.text if row.verified else "claimed; nobody has evaluated it again (weighin verify)",
     } | ({"control": f"{row.control.kind} of {row.control.of}"} if row.control else {})
 
 

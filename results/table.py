@@ -118,7 +118,7 @@ def _line(row: Row, columns: Sequence[Column]) -> list[str]:
         latency(row.speed) if row.speed else "–",
         duration(row.cost.worker_s),
         str(len(row.seeds)),
-        row.id,
+        f"{row.id} {row.verified.mark}".strip() if row.verified else row.id,
     ]
 
 
