@@ -114,13 +114,14 @@ def show(
 @app.command()
 def export(
     row: Annotated[str, typer.Argument(help="Row id, or ROW#seed.")],
-    directory: Annotated[Path, typer.Argument(help="Where to write the dense model.")],
+    directory: Annotated[Path, typer.Argument(help="Where to write the model.")],
     store: StoreUrl = ".weighin",
+    factorised: Annotated[bool, typer.Option("--factorised", help="As compressed; weighin loads it.")] = False,
 ) -> None:
-    """Write a student as the dense model that plain transformers loads."""
+    """Write a student and its model card, as a dense model that plain transformers loads."""
     from harness.export import export_row
 
-    typer.echo(f"wrote {export_row(row, directory, store)}")
+    typer.echo(f"wrote {export_row(row, directory, store, factorised=factorised)}")
 
 
 app.add_typer(row_commands.app)

@@ -174,6 +174,52 @@ def test_yaml_is_read_back_as_it_was(text: str) -> None:
     assert yaml.safe_load(dump(data))["key"] == data["key"]
 
 
+# Model card
+
+
+def front_matter(directory: Path) -> tuple[dict[str, Any], str]:
+    _, matter, body = (directory / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(matter), body
+
+
+def test_an_export_has_a_model_card(first: Ran, tmp_path: Path) -> None:
+    record = first.record
+    for form, options in (("transformers", ()), ("weighin", ("--factorised",))):
+        directory = tmp_path / form
+        assert first.command("export", record.row, directory, *options).code == 0
+        matter, body = front_matter(directory)
+        assert (matter["library_name"], matter["license"]) == (form, "unknown")
+        (result,) = matter["model-index"][0]["results"]
+        claimed = next(each for each in record.measured if each.when == "final")
+        assert result["metrics"] == [{"type": "ppl", "name": "ppl", "value": claimed.value}]
+        for fact in (f"{claimed.value:.6g}", "words-7", "licence of the text | unknown", f"reproduce '{record.id}'"):
+            assert fact in body
+        assert str(first.store.parent) not in body
+    source = first.artifact("distill", record.stages["distill"]) / "model"
+    for file in source.iterdir():
+        assert (tmp_path / "weighin" / file.name).read_bytes() == file.read_bytes()
+    assert "surgery" not in json.loads((tmp_path / "transformers" / "config.json").read_text())
+
+
+def test_a_card_shows_what_a_record_says_as_text(ran: Ran, tmp_path: Path) -> None:
+    nasty = "x\n---\nlicense: mit\n# big <script>alert(1)</script> | `a` \x1b[31m"
+
+    def nastier(data: dict[str, Any]) -> None:
+        data["cell"]["teacher"] = data["cell"]["method"] = nasty
+        data["provenance"]["hardware"] = nasty
+        data["provenance"]["sweep"]["recipes"][0]["schedule"] = "```\n<script>"
+
+    ran.edit(nastier)
+    assert ran.command("export", ran.record.row, tmp_path / "out").code == 0
+    matter, body = front_matter(tmp_path / "out")
+    assert matter["license"] == "unknown"
+    assert "\x1b" not in body
+    prose = "".join(body.split("```")[::2])
+    assert "<script" not in prose
+    assert "\n# big" not in prose
+    assert body.count("```") == 6
+
+
 # Verify
 
 
