@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
 from typing import Any
 
+from harness.errors import SpecError
+from harness.reproduce import sweep_of
 from harness.row_sweep import Input, inputs_of
 from harness.rows import one_line
 from harness.yaml_loader import dump
@@ -45,8 +47,11 @@ def _name(record: Record) -> str:
 
 
 def _sweep(record: Record) -> Mapping[str, Any]:
-    found = record.provenance.get("sweep")
-    return found if isinstance(found, Mapping) else {}
+    """What the record says of how it was made; nothing where that is no sweep."""
+    try:
+        return sweep_of([record])
+    except SpecError:
+        return {}
 
 
 def teacher_licence(sweep: Mapping[str, Any]) -> str:

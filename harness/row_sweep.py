@@ -150,5 +150,5 @@ def _places_of_methods(sweep: Mapping[str, Any]) -> Iterator[Input]:
                 places = registry.load(name).places
             except MethodError:
                 continue
-            for field in (each for each in given if each in places):
+            for field in (each for each in given or () if each in places):
                 yield Input(key=f"methods.{name}.{field}", place=str(given[field]), local=True, data="method")

@@ -97,7 +97,8 @@ def verify(record: Record, store: Store, mirror: Path | None, *, text: Path | No
 def _text(record: Record, protocol: str) -> Path | None:
     """The text of a local.* protocol where the record's sweep has it."""
     sweep: Any = record.provenance.get("sweep")
-    for task in sweep.get("tasks", ()) if isinstance(sweep, Mapping) else ():
+    tasks = sweep.get("tasks") if isinstance(sweep, Mapping) else None
+    for task in tasks if isinstance(tasks, list) else ():
         if isinstance(task, Mapping) and task.get("task") == protocol and task.get("text"):
             return Path(str(task["text"]))
     return None

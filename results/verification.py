@@ -227,4 +227,5 @@ def notes_of(found: Verification) -> list[str]:
             notes.append(f"{metric.protocol} {metric.metric}: claimed {metric.claimed}, found {metric.found}")
         elif metric.note:
             notes.append(f"{metric.protocol} {metric.metric}: {metric.note}")
-    return list(dict.fromkeys(notes)) + [f"changed: {change}" for change in found.changed]
+    notes += [f"changed: {change}" for change in found.changed]
+    return ["".join(c if c.isprintable() else " " for c in note) for note in dict.fromkeys(notes)]

@@ -207,7 +207,7 @@ def test_a_card_shows_what_a_record_says_as_text(ran: Ran, tmp_path: Path) -> No
     def nastier(data: dict[str, Any]) -> None:
         data["cell"]["teacher"] = data["cell"]["method"] = nasty
         data["provenance"]["hardware"] = nasty
-        data["provenance"]["sweep"]["recipes"][0]["schedule"] = "```\n<script>"
+        data["provenance"]["sweep"]["recipes"][0]["deepspeed"] = {"```\n<script>": 1}
 
     ran.edit(nastier)
     assert ran.command("export", ran.record.row, tmp_path / "out").code == 0
