@@ -59,40 +59,50 @@ class Place:
     """Of local.* protocols."""
 
 
-def task_here(measuring: Manifest, place: Place) -> Task:
-    """The task by which a stage measured, as this checkout has it; CannotEvaluate where it or its data are not here."""
-    name = str(measuring.parts["params"]["task"])
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """A protocol as this checkout has it."""
+
+    name: str
+    target: str = ""
+    """`module:Class`; empty where there is none of that name."""
+    task: Task | None = None
+    missing: str = ""
+    """Why it cannot be measured by here."""
+
+
+def protocol_here(name: str, place: Place) -> Here:
+    """Look a protocol up by its name, and whether its data are here."""
     try:
-        task = registry.load(name)
-        if isinstance(task, OfLocalText):
-            if place.text is None:
-                raise CannotEvaluate("it measures a text that is not named here: --text PATH")
-            task = task.reading(place.text)
+        target = registry.resolve(name)
+        task = registry.load(name if registry.is_lm_eval(name) else target)
+    except DataError as error:
+        return Here(name=name, missing=str(error))
+    if task.name != name:
+        return Here(name=name, missing=f"{target} is {task.name} here")
+    if isinstance(task, OfLocalText):
+        if place.text is None:
+            return Here(name=name, target=target, missing="it measures a text that is not named here: --text PATH")
+        task = task.reading(place.text)
+    try:
         task.check(place.mirror)
     except DataError as error:
-        raise CannotEvaluate(str(error)) from error
-    return task
+        return Here(name=name, target=target, missing=str(error))
+    return Here(name=name, target=target, task=task)
 
 
-def protocol_changes(measuring: Manifest, place: Place) -> list[str]:
+def protocol_changes(measuring: Manifest, here: Here, mirror: Path | None) -> Iterator[str]:
     """What of a protocol is not as it was when the stage measured: its name, its data, its code."""
-    try:
-        task = task_here(measuring, place)
-    except CannotEvaluate as error:
-        name = str(measuring.parts["params"]["task"])
-        return [] if registry.is_lm_eval(name) or name in registry.names() else [f"not in this checkout: {error}"]
-    return list(_changes(measuring, task, place.mirror))
-
-
-def _changes(measuring: Manifest, task: Task, mirror: Path | None) -> Iterator[str]:
     parts = measuring.parts
-    if (data := task.fingerprint(mirror)) != parts["data"]:
+    if not here.target:
+        yield f"not in this checkout: {here.missing}"
+        return
+    if here.task and (data := here.task.fingerprint(mirror)) != parts["data"]:
         yield f"data {parts['data']}, here {data}"
-    target = registry.resolve(task.name)
-    if target != parts["params"]["target"]:
-        yield f"it was {parts['params']['target']}, here {target}"
+    if here.target != parts["params"]["target"]:
+        yield f"it was {parts['params']['target']}, here {here.target}"
     try:
-        mine = digest_parts(f"harness.stages.{measuring.stage}") | digest_parts(target.partition(":")[0])
+        mine = digest_parts(f"harness.stages.{measuring.stage}") | digest_parts(here.target.partition(":")[0])
     except SpecError as error:
         yield str(error)
         return

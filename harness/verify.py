@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,12 @@ from harness.provenance import environment
 from harness.reevaluate import (
     Again,
     CannotEvaluate,
+    Here,
     Place,
     evaluate,
     other_libraries,
     protocol_changes,
-    task_here,
+    protocol_here,
     tolerance,
 )
 from harness.rows import one_line, records_of
@@ -54,12 +56,20 @@ def verify_row(row: str, store_url: str, mirror: Path | None, *, text: Path | No
     found = []
     for record in complete:
         found.append(verify(record, store, mirror, text=text))
-        store.put_if_absent(found[-1].name, found[-1].model_dump_json(indent=1).encode())
+        _keep(found[-1], store)
     if as_json:
         print(json.dumps([each.model_dump() for each in found], indent=1))
     else:
         print(drawn(as_terminal(found)), end="")
     return 0 if all(each.verdict in CONFIRMING for each in found) else 1
+
+
+def _keep(found: Verification, store: Store) -> None:
+    """In the store; one that may only be read is verified all the same."""
+    try:
+        store.put_if_absent(found.name, found.model_dump_json(indent=1).encode())
+    except OSError as error:
+        print(f"not kept: store {store.url}: {error.strerror or error}", file=sys.stderr)
 
 
 def verify(record: Record, store: Store, mirror: Path | None, *, text: Path | None = None) -> Verification:
@@ -69,10 +79,13 @@ def verify(record: Record, store: Store, mirror: Path | None, *, text: Path | No
     metrics: list[Verified] = []
     changed: list[str] = []
     circumstances: list[str] = []
+    known: dict[str, Here] = {}
     for protocol, when in dict.fromkeys((each.protocol, each.when) for each in record.measured):
         measured = [each for each in record.measured if (each.protocol, each.when) == (protocol, when)]
         place = Place(artifacts=evidence.artifacts, mirror=mirror, text=text or _text(record, protocol))
-        one = _Repeated(evidence, measured, place)
+        if protocol not in known:
+            known[protocol] = protocol_here(protocol, place)
+        one = _Repeated(evidence, measured, place, known[protocol])
         metrics += one.metrics
         changed += [f"{protocol}: {one_line(change)}" for change in one.changed]
         circumstances += one.circumstances
@@ -107,11 +120,11 @@ def _text(record: Record, protocol: str) -> Path | None:
 class _Repeated:
     """One evaluation of a record, repeated: each metric beside its claim, and what is otherwise here."""
 
-    def __init__(self, evidence: Evidence, measured: Sequence[Measured], place: Place) -> None:
+    def __init__(self, evidence: Evidence, measured: Sequence[Measured], place: Place, here: Here) -> None:
         self.changed: list[str] = []
         self.circumstances: list[str] = []
         try:
-            again = self._evaluate(evidence, measured[0], place)
+            again = self._evaluate(evidence, measured[0], place, here)
         except CannotEvaluate as error:
             self.metrics = [_unchecked(each, one_line(error)) for each in measured]
         except (KeyError, TypeError, AttributeError) as error:
@@ -120,19 +133,20 @@ class _Repeated:
         else:
             self.metrics = [_compare(each, again, elsewhere=bool(self.circumstances)) for each in measured]
 
-    def _evaluate(self, evidence: Evidence, measured: Measured, place: Place) -> Again:
+    def _evaluate(self, evidence: Evidence, measured: Measured, place: Place, here: Here) -> Again:
         measuring, model = evidence.measuring(measured), evidence.model(measured.when)
         if measuring is None:
             raise CannotEvaluate("what measured it is not in this store")
-        self.changed = protocol_changes(measuring, place)
+        self.changed = list(protocol_changes(measuring, here, place.mirror))
         self.circumstances = other_libraries(measuring)
-        hardware = measuring.environment.get("hardware")
-        if hardware != (here := environment()["hardware"]):
-            self.circumstances.append(f"hardware {hardware}, here {here}")
-        task = task_here(measuring, place)
+        theirs, mine = measuring.environment.get("hardware"), environment()["hardware"]
+        if theirs != mine:
+            self.circumstances.append(f"hardware {theirs}, here {mine}")
+        if here.task is None:
+            raise CannotEvaluate(here.missing)
         if model is None:
             raise CannotEvaluate("its checkpoint is not in this store")
-        return evaluate(model, measuring, task, place)
+        return evaluate(model, measuring, here.task, place)
 
 
 def _unchecked(measured: Measured, why: str) -> Verified:

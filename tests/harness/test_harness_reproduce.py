@@ -141,15 +141,15 @@ def test_what_cannot_be_reproduced_is_refused_in_a_line(ran: Ran) -> None:
 
 
 def test_every_cells_own_sweep_plans_the_same_stages(plugin: Path, corpus: Path, tmp_path: Path) -> None:
-    """Grids of rates, steps of warm-up, grids of fields, controls, absolute sizes, several recipes and seeds."""
+    """Grids of rates, steps of warm-up, fields, controls, absolute sizes, several recipes and seeds."""
     tuned = recipe(
         tokens=5120, learning_rate={"grid": [1e-3, 3e-3]}, warmup_steps=1, losses={"ce": 0.5, "kd": 0.5, "taps": 0.1}
     )
     content = sweep(
         corpus,
         recipes=["none", tuned],
-        budgets=[{"params": 9500}, {"params": 0.9}],
-        methods=["identity", {"svd": {"matrices": ["all", "ffn"]}}],
+        budgets=[{"params": 9500}],
+        methods=["identity", {"svd": {"matrices": "ffn"}}],
         controls=["no_teacher", "random_init"],
         seeds=[0, 3],
         resources={"default": {"cpus": 1, "memory": "1GiB"}},
@@ -157,8 +157,8 @@ def test_every_cells_own_sweep_plans_the_same_stages(plugin: Path, corpus: Path,
     plan = plan_sweep(load_sweep(write(tmp_path / "many.yaml", content)), None)
     chosen = [cell for cell in plan.cells if cell.seed == 3 and not cell.refusal]
     assert {cell.control.kind if cell.control else None for cell in chosen} == {None, "no_teacher", "random_init"}
-    assert len(chosen) > 10
-    for cell in chosen[::3]:
+    assert len(chosen) == 5
+    for cell in chosen[2:]:
         alone = planned(parse(dump(row_sweep(plan, cell, {})), ""), None)
         (same,) = (each for each in alone.cells if each.row == cell.row)
         keys = {label: stage.key for label, stage in named_stages(same).items()}
@@ -347,17 +347,16 @@ def test_another_version_of_data_or_protocol_is_never_a_confirmation(
 
 def test_noise_is_told_from_a_difference(first: Ran) -> None:
     """The tolerance is above what another batch and other threads change, and far below what training does."""
-    found = {}
-    for claimed in (1e-9, 1e-4):
-        measured = [each.model_copy(update={"value": each.value * (1 + claimed)}) for each in first.record.measured]
-        record = first.record.model_copy(update={"measured": measured[:1]})
-        (metric,) = verify.verify(record, Store(str(first.store)), None).metrics
-        assert metric.difference == pytest.approx(-claimed * first.record.measured[0].value, rel=1e-3)
+    assert {each.when for each in first.record.measured} == {"final", "before_training"}
+    by = {"final": 1e-9, "before_training": 1e-4}
+    measured = [each.model_copy(update={"value": each.value * (1 + by[each.when])}) for each in first.record.measured]
+    record = first.record.model_copy(update={"measured": measured})
+    for metric in verify.verify(record, Store(str(first.store)), None).metrics:
+        assert metric.difference == pytest.approx(-by[metric.when] * metric.claimed, rel=1e-3)
         assert metric.tolerance is not None
         assert 1e-6 <= metric.tolerance / metric.claimed < 5e-5
         assert "batch 3 and 2 threads" in metric.tolerance_from
-        found[claimed] = metric.holds
-    assert found == {1e-9: True, 1e-4: False}
+        assert metric.holds is (metric.when == "final")
 
 
 def test_nothing_to_verify_is_a_line(ran: Ran) -> None:
