@@ -19,7 +19,6 @@ from harness.row_sweep import code_digests, inputs_of
 from harness.rows import one_line, records_of
 from harness.spec import Sweep
 from harness.yaml_loader import dump
-from methods.interface import MethodError
 from results.record import Record
 from results.reproduction import Compared, circumstances, compare_results
 from results.store import Store
@@ -160,8 +159,8 @@ def _planned_otherwise(records: Sequence[Record], sweep: Mapping[str, Any], mirr
 
     try:
         plan = planned(sweep, mirror)
-    except (SpecError, MethodError, DataError) as error:
-        yield f"it cannot be planned here: {error}"
+    except Exception as error:  # a sweep of a record may ask anything of transformers: whatever it raises is the reason
+        yield f"it cannot be planned here: {str(error) or type(error).__name__}"
         return
     cells = {(cell.row, cell.seed): cell for cell in plan.cells}
     for record in records:
