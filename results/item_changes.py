@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.influence import NORMALISERS, Columns, Floats
-from results.items import columns_of
+from results.items import read_items
 from results.model import Column
 from results.reader import Reader
 from results.record import Measured
@@ -125,7 +125,7 @@ def _paired(
     a: Measured, b: Measured, reader_a: Reader, reader_b: Reader
 ) -> tuple[NDArray[np.str_], Columns, Columns] | None:
     """The items that both have, in one order, and the columns of each."""
-    mine, theirs = columns_of(a, reader_a), columns_of(b, reader_b)
+    mine, theirs = read_items(a, reader_a)[0], read_items(b, reader_b)[0]
     if mine is None or theirs is None:
         return None
     common, in_a, in_b = np.intersect1d(mine["item"].astype(str), theirs["item"].astype(str), return_indices=True)

@@ -60,11 +60,6 @@ def sample(measured: Measured, reader: Reader) -> Sample:
     return sample_of(measured.metric, measured.value, columns, missing)
 
 
-def columns_of(measured: Measured, reader: Reader) -> Columns | None:
-    """The items that a metric is over, column by column; None where they are absent or damaged."""
-    return _read(measured, reader)[0]
-
-
 def sample_of(metric: str, measured: float, columns: Columns | None, missing: str = "") -> Sample:
     """A value and its items where they reproduce it; `missing` says why there are none."""
     scale = scale_of(metric)

@@ -12,18 +12,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from micro_sweep import Ended, board_rows, recipe, sweep, weighin, write, write_plugin
+from micro_sweep import Ended, board_rows, sweep, weighin, write, write_plugin
 from safetensors.torch import load_file, save_file
 
 from harness import digest, verify
-from harness.planner import plan_sweep
-from harness.records import named_stages
-from harness.reproduce import planned
-from harness.row_sweep import row_sweep
 from harness.spec import load_sweep
-from harness.yaml_loader import dump, parse
 from results.record import Record
 from results.store import Store, sha256
+
+pytestmark = pytest.mark.sweep
 
 
 @dataclass(frozen=True)
@@ -138,40 +135,6 @@ def test_what_cannot_be_reproduced_is_refused_in_a_line(ran: Ran) -> None:
     assert "is not one" in refused(row)
     ran.edit(lambda data: data["provenance"].pop("sweep"))
     assert "older weighin" in refused(row)
-
-
-def test_every_cells_own_sweep_plans_the_same_stages(plugin: Path, corpus: Path, tmp_path: Path) -> None:
-    """Grids of rates, steps of warm-up, fields, controls, absolute sizes, several recipes and seeds."""
-    tuned = recipe(
-        tokens=5120, learning_rate={"grid": [1e-3, 3e-3]}, warmup_steps=1, losses={"ce": 0.5, "kd": 0.5, "taps": 0.1}
-    )
-    content = sweep(
-        corpus,
-        recipes=["none", tuned],
-        budgets=[{"params": 9500}],
-        methods=["identity", {"svd": {"matrices": "ffn"}}],
-        controls=["no_teacher", "random_init"],
-        seeds=[0, 3],
-        resources={"default": {"cpus": 1, "memory": "1GiB"}},
-    )
-    plan = plan_sweep(load_sweep(write(tmp_path / "many.yaml", content)), None)
-    chosen = [cell for cell in plan.cells if cell.seed == 3 and not cell.refusal]
-    assert {cell.control.kind if cell.control else None for cell in chosen} == {None, "no_teacher", "random_init"}
-    assert len(chosen) == 5
-    for cell in chosen[2:]:
-        alone = planned(parse(dump(row_sweep(plan, cell, {})), ""), None)
-        (same,) = (each for each in alone.cells if each.row == cell.row)
-        keys = {label: stage.key for label, stage in named_stages(same).items()}
-        assert keys == {label: stage.key for label, stage in named_stages(cell).items()}
-
-
-@pytest.mark.parametrize(
-    "text", ["1e-4", "010", "no", "~", "a: b", "# x", "x\n# y", "[1", "1_0", "2026-01-01", "\x1b[31m"]
-)
-def test_yaml_is_read_back_as_it_was(text: str) -> None:
-    data = {"key": [text, {text: text}], "numbers": [1e-5, 6e-3, 1, 0.66, True, None]}
-    assert parse(dump(data), "") == data
-    assert yaml.safe_load(dump(data))["key"] == data["key"]
 
 
 # Model card
