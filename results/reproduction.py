@@ -86,7 +86,7 @@ def verdict(lines: Sequence[Compared], different: Sequence[str]) -> tuple[bool, 
     Equal to the bit always is. Where circumstances differ, 1e-5 relative is, as for any change of execution.
     """
     unequal = [line for line in lines if not line.equal]
-    named = f" ({', '.join(different)} differ)" if different else ""
+    named = f" (not the same: {', '.join(different)})" if different else ""
     if not unequal:
         return True, f"reproduced: all {len(lines)} quality and size figures are equal bit for bit{named}"
     within = all(line.relative is not None and abs(line.relative) <= LOOSE for line in unequal)
