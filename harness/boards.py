@@ -13,6 +13,8 @@ from results.store import Store
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from results.model import Board
+
 FORMATS = ("table", "md", "csv", "json", "html")
 PLAIN_WIDTH = 160
 """Columns of a table that is not drawn on a terminal."""
@@ -22,10 +24,16 @@ def render(store_url: str, sweep: str | None, form: str) -> str:
     """The board in one of `FORMATS`, with a newline at its end."""
     if form not in FORMATS:
         raise SpecError(f"--format {form}: unknown{nearest(form, FORMATS)}")
-    from results import json_view, table
     from results.board import board
+    from results.headers import uncollected
 
-    found = board(Store(store_url), sweep)
+    with uncollected():
+        return _rendered(board(Store(store_url), sweep, curves=form == "html"), form)
+
+
+def _rendered(found: Board, form: str) -> str:
+    from results import json_view, table
+
     if form == "table":
         return drawn(table.terminal(found))
     if form == "html":

@@ -10,9 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from harness.errors import SpecError
-from methods.interface import MethodError
-from results.errors import StoreError
-from tasks.interface import DataError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -287,18 +284,29 @@ def _list(found: Mapping[str, Any], as_json: bool) -> None:
         typer.echo(f"{name:{width}}  {summary}")
 
 
+def _user_errors() -> tuple[type[Exception], ...]:
+    """What a user can cause; imported when it happens, since a board needs no methods and no tasks."""
+    from methods.interface import MethodError
+    from results.errors import StoreError
+    from tasks.interface import DataError
+
+    return SpecError, MethodError, DataError, StoreError
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Exit code 0: done; 1: some cells failed; 2: a request that cannot be carried out; 130: interrupted."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         app(arguments)
-    except (SpecError, MethodError, DataError, StoreError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
+    except SystemExit:
+        raise
     except KeyboardInterrupt:
         typer.echo("interrupted; run it again to go on from here", err=True)
         raise SystemExit(130) from None
+    except _user_errors() as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from harness.errors import SpecError
 from results.artifacts import Artifacts
-from results.load import choose
 from results.record import Record
 from results.store import Store
 
@@ -39,7 +38,7 @@ def export_row(row: str, directory: Path, store_url: str) -> Path:
 def find_record(row: str, store: Store) -> Record:
     """The record of `ROW#seed`, or of the first seed of `ROW`; SpecError when there is none."""
     name, _, seed = row.partition("#")
-    found = [r for r in choose(store.records()) if r.row == name and (not seed or str(r.cell.seed) == seed)]
+    found = [r for r in store.current().records if r.row == name and (not seed or str(r.cell.seed) == seed)]
     if not found:
         raise SpecError(f"{row}: no such row in store {store.url}; `weighin board` lists them")
     return found[0]

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from math import isfinite
+from typing import Any
 
 from results.averages import average_notes
 from results.cost import count_users, share
-from results.errors import StoreError
 from results.gains import beside
-from results.load import age_key, choose
+from results.load import current, description, newest
 from results.model import Board, Column, Group, Row, Seed, Tab
 from results.ranking import mark_front, rank
 from results.reader import Reader
@@ -24,17 +24,18 @@ RECIPES = ("shared", "paper", "none")
 REFERENCE = "identity"
 
 
-def board(reader: Reader, sweep: str | None = None) -> Board:
-    """The board of one sweep, or of everything in the store.
+def board(reader: Reader, sweep: str | None = None, *, curves: bool = True) -> Board:
+    """The board of one sweep, or of everything in the store; without loss curves where no rendering needs them.
 
     A tab per (teacher, budget); rows of different recipe kinds are in separate groups and never ranked together, nor
-    are `shared` recipes that differ. Controls stand beside their rows and are never ranked. Raises `StoreError` on
-    records that cannot be read.
+    are `shared` recipes that differ. Controls stand beside their rows and are never ranked. Files that are no readable
+    records are named in `rejected`.
     """
-    everything = reader.records()
-    records = choose(everything, sweep)
+    found = current(reader, sweep, curves=curves)
+    records = found.records
+    told: dict[str, Any] = {"notes": tuple(found.notes), "rejected": tuple(found.rejected)}
     if not records:
-        return Board(sweep, message=_nothing(sweep, {record.sweep for record in everything}))
+        return Board(sweep, message=_nothing(sweep, set(found.sweeps)), **told)
     rows, evidence = build_rows(records, reader)
     tabs = []
     for teacher in sorted({row.teacher for row in rows}):
@@ -42,7 +43,7 @@ def board(reader: Reader, sweep: str | None = None) -> Board:
         front = {row.id: row for group in _groups(own) for row in mark_front(group.rows, _columns(own, evidence))}
         controls = [row for row in rows if row.control]
         tabs += _tabs(teacher, [front.get(row.id, row) for row in own], controls, evidence)
-    return Board(sweep, tuple(tabs))
+    return Board(sweep, tuple(tabs), **told)
 
 
 def build_rows(records: Sequence[Record], reader: Reader) -> tuple[list[Row], dict[str, Evidence]]:
@@ -68,22 +69,20 @@ def _nothing(sweep: str | None, known: set[str]) -> str:
 
 def build_row(cells: Sequence[Record], evidence: Evidence, users: Mapping[tuple[str, str], int]) -> Row:
     """A row from its cells (one record per seed); `users` counts who shares each stage."""
-    newest = max(cells, key=age_key)
+    last = newest(cells)
     complete = [cell for cell in cells if cell.status == "complete"]
-    shown = max(complete, key=age_key) if complete else newest
-    same = ("teacher", "method", "budget", "recipe", "recipe_digest", "control")
-    if len({tuple(getattr(c.cell, name) for name in same) for c in cells}) > 1:
-        raise StoreError(f"row {newest.row}: its records describe different cells; the store mixes two row ids")
+    shown = newest(complete) if complete else last
+    assert len({description(cell) for cell in cells}) == 1, "records of one row describe one cell"
     status, reason = _outcome(cells)
     return Row(
-        id=newest.row,
+        id=last.row,
         teacher=shown.cell.teacher,
         method=shown.cell.method,
         fields=shown.cell.fields,
         budget=shown.cell.budget,
         recipe=shown.cell.recipe,
         recipe_digest=shown.cell.recipe_digest,
-        sweep=newest.sweep,
+        sweep=last.sweep,
         status=status,
         reason=reason,
         seeds=tuple(_seed(cell) for cell in cells),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from results.power import Detectable
+from results.reader import Rejected
 from results.record import Control, ControlKind, Failure, SizeCard, Tuning
 from results.speed_card import SpeedCard
 from results.statistics import Summary
@@ -217,3 +218,7 @@ class Board:
     sweep: str | None
     tabs: Sequence[Tab] = field(default_factory=tuple)
     message: str = ""
+    notes: Sequence[str] = ()
+    """What a reader has to know of the whole board, such as stores that disagree."""
+    rejected: Sequence[Rejected] = ()
+    """Files that are no readable records, with the reason."""

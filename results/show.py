@@ -14,7 +14,7 @@ from results.errors import StoreError
 from results.formatting import count, duration, gain_cell, interval, status, value
 from results.gains import beside
 from results.json_view import column_json, render, row_json, twin_json
-from results.load import choose
+from results.load import current
 from results.model import Column, Row, Seed, Twin
 from results.reader import Reader
 from results.record import Record
@@ -48,7 +48,7 @@ def show(reader: Reader, target: str) -> Shown:
     A stage's cost is split over all the cells in the store that use it, as on the board of everything.
     """
     name, _, seed = target.partition("#")
-    records = choose(reader.records())
+    records = current(reader).records
     own = [record for record in records if record.row == name and seed in ("", str(record.cell.seed))]
     if not own:
         raise StoreError(_unknown(target, [r.id if seed else r.row for r in records]))
