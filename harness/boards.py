@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,21 +15,32 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from results.model import Board
+    from results.reader import Rejected
 
 FORMATS = ("table", "md", "csv", "json", "html")
 PLAIN_WIDTH = 160
 """Columns of a table that is not drawn on a terminal."""
 
 
-def render(store_url: str, sweep: str | None, form: str) -> str:
-    """The board in one of `FORMATS`, with a newline at its end."""
+def render(store_url: str | Sequence[str], sweep: str | None, form: str, *, warn: bool = True) -> str:
+    """The board in one of `FORMATS`, with a newline at its end; files that are no records are named beside it."""
     if form not in FORMATS:
         raise SpecError(f"--format {form}: unknown{nearest(form, FORMATS)}")
     from results.board import board
     from results.headers import uncollected
+    from results.stores import open_stores
 
     with uncollected():
-        return _rendered(board(Store(store_url), sweep, curves=form == "html"), form)
+        found = board(open_stores(store_url), sweep, curves=form == "html")
+        if warn:
+            tell_rejected(found.rejected)
+        return _rendered(found, form)
+
+
+def tell_rejected(rejected: Sequence[Rejected]) -> None:
+    """A line on standard error for each file that is not shown; the board is complete without them."""
+    for each in rejected:
+        print(f"warning: {each}", file=sys.stderr)
 
 
 def _rendered(found: Board, form: str) -> str:
@@ -42,6 +54,18 @@ def _rendered(found: Board, form: str) -> str:
         return page(found)
     text = {"md": table.markdown, "csv": table.as_csv, "json": json_view.dumps}[form](found)
     return text if text.endswith("\n") else text + "\n"
+
+
+def rebuild_view(store_url: str) -> str:
+    """Make the view anew; what it holds, in a line. Files that are no records are named on standard error."""
+    from results.view import NAME, rebuild
+
+    store = Store(store_url)
+    found = rebuild(store)
+    tell_rejected(found.rejected)
+    if not found.records:
+        return f"store {store_url} has no records"
+    return f"wrote {NAME}: {len(found.records)} cells of {len({record.row for record in found.records})} rows"
 
 
 def show_row(row: str, store_url: str, *, as_json: bool) -> None:

@@ -23,6 +23,10 @@ SweepOrDemo = Annotated[
 StoreUrl = Annotated[
     str, typer.Option("--store", envvar="WEIGHIN_STORE", help="Directory or fsspec URL.", show_default=".weighin")
 ]
+StoreUrls = Annotated[
+    list[str] | None,
+    typer.Option("--store", help="As elsewhere; repeat it for the rows of several.", show_default=".weighin"),
+]
 Mirror = Annotated[
     Path | None, typer.Option("--mirror", envvar="WEIGHIN_MIRROR", help="Local copy of hub repositories, used first.")
 ]
@@ -30,6 +34,11 @@ Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", he
 On = Annotated[str, typer.Option(help="Executor: ray or inline.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster to join; else one is started here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
+def default_store() -> str:
+    """Where no `--store` is given."""
+    return os.environ.get("WEIGHIN_STORE") or ".weighin"
 
 
 @app.command()
@@ -77,7 +86,7 @@ def plan(
 
 @app.command()
 def board(
-    store: StoreUrl = ".weighin",
+    stores: StoreUrls = None,
     sweep: Annotated[str | None, typer.Option(help="Only this sweep's rows (its name).")] = None,
     form: Annotated[str, typer.Option("--format", help="table, md, csv, json or html.")] = "table",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there instead of printing.")] = None,
@@ -85,9 +94,17 @@ def board(
     """The leaderboard."""
     from harness.boards import deliver, render
 
-    deliver(render(store, sweep, form), output)
+    deliver(render(stores or default_store(), sweep, form), output)
     if output is not None:
         typer.echo(f"wrote {output}")
+
+
+@app.command()
+def view(store: StoreUrl = ".weighin") -> None:
+    """Rebuild the Parquet view of a store's records."""
+    from harness.boards import rebuild_view
+
+    typer.echo(rebuild_view(store))
 
 
 @app.command()
@@ -254,9 +271,15 @@ def new_task(name: Annotated[str, typer.Argument(help="Name of its file.")]) -> 
 
 
 @app.command()
-def schema() -> None:
+def schema(record: Annotated[bool, typer.Option("--record", help="A record's instead.")] = False) -> None:
     """The sweep file's JSON Schema, for editors."""
     import json
+
+    if record:
+        from results.record_schema import dumps
+
+        typer.echo(dumps(), nl=False)
+        return
 
     from harness.spec import Sweep
 

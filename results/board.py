@@ -9,10 +9,12 @@ from math import isfinite
 from typing import Any
 
 from results.averages import average_notes
+from results.board_notes import damage, rejection
 from results.cost import count_users, share
 from results.gains import beside
 from results.load import current, description, newest
 from results.model import Board, Column, Group, Row, Seed, Tab
+from results.plain_text import plain, plain_data
 from results.ranking import mark_front, rank
 from results.reader import Reader
 from results.record import Record
@@ -33,9 +35,10 @@ def board(reader: Reader, sweep: str | None = None, *, curves: bool = True) -> B
     """
     found = current(reader, sweep, curves=curves)
     records = found.records
-    told: dict[str, Any] = {"notes": tuple(found.notes), "rejected": tuple(found.rejected)}
+    told: dict[str, Any] = {"notes": (*found.notes, *rejection(found.rejected)), "rejected": tuple(found.rejected)}
     if not records:
-        return Board(sweep, message=_nothing(sweep, set(found.sweeps)), **told)
+        message = ". ".join([_nothing(sweep, set(found.sweeps)), *told["notes"]])
+        return Board(sweep, message=message, **told)
     rows, evidence = build_rows(records, reader)
     tabs = []
     for teacher in sorted({row.teacher for row in rows}):
@@ -43,6 +46,7 @@ def board(reader: Reader, sweep: str | None = None, *, curves: bool = True) -> B
         front = {row.id: row for group in _groups(own) for row in mark_front(group.rows, _columns(own, evidence))}
         controls = [row for row in rows if row.control]
         tabs += _tabs(teacher, [front.get(row.id, row) for row in own], controls, evidence)
+    tabs = [replace(tab, notes=(*tab.notes, *damage(tab), *told["notes"])) for tab in tabs]
     return Board(sweep, tuple(tabs), **told)
 
 
@@ -62,6 +66,7 @@ def _nothing(sweep: str | None, known: set[str]) -> str:
         return f"No results yet. Run: weighin run{f' {sweep}' if sweep else ''}"
     from difflib import get_close_matches
 
+    known = {plain(name) for name in known}
     close = get_close_matches(sweep or "", sorted(known), n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"sweeps here: {', '.join(sorted(known))}"
     return f"No results of sweep {sweep!r} in this store; {hint}"
@@ -75,20 +80,20 @@ def build_row(cells: Sequence[Record], evidence: Evidence, users: Mapping[tuple[
     assert len({description(cell) for cell in cells}) == 1, "records of one row describe one cell"
     status, reason = _outcome(cells)
     return Row(
-        id=last.row,
-        teacher=shown.cell.teacher,
-        method=shown.cell.method,
-        fields=shown.cell.fields,
-        budget=shown.cell.budget,
-        recipe=shown.cell.recipe,
-        recipe_digest=shown.cell.recipe_digest,
-        sweep=last.sweep,
+        id=plain(last.row),
+        teacher=plain(shown.cell.teacher),
+        method=plain(shown.cell.method),
+        fields=plain_data(shown.cell.fields, lines=False),
+        budget=None if shown.cell.budget is None else plain(shown.cell.budget),
+        recipe=plain(shown.cell.recipe),
+        recipe_digest=plain(shown.cell.recipe_digest),
+        sweep=plain(last.sweep),
         status=status,
         reason=reason,
         seeds=tuple(_seed(cell) for cell in cells),
         scores=score(evidence),
         size=shown.size,
-        speed=shown.speed,
+        speed=plain_data(shown.speed, lines=False),
         cost=share(cells, users),
         control=shown.cell.control,
     )
@@ -99,12 +104,12 @@ def _seed(cell: Record) -> Seed:
     return Seed(
         seed=cell.cell.seed,
         status=cell.status,
-        reason=reason,
-        failure=cell.failure,
+        reason=plain(" ".join(reason.splitlines())),
+        failure=plain_data(cell.failure),
         curve=cell.curve,
-        stages=cell.stages,
-        provenance=cell.provenance,
-        tuning=cell.tuning,
+        stages=plain_data(cell.stages),
+        provenance=plain_data(cell.provenance),
+        tuning=plain_data(cell.tuning),
         **student_training(cell),
     )
 

@@ -24,6 +24,8 @@ def dumps(board: Board) -> str:
             "format": FORMAT,
             "sweep": board.sweep,
             "message": board.message,
+            "notes": list(board.notes),
+            "rejected": [asdict(each) for each in board.rejected],
             "tabs": [tab_json(tab) for tab in board.tabs],
         }
     )
@@ -72,6 +74,7 @@ def row_json(row: Row) -> dict[str, Any]:
     """One row in its blocks."""
     return {
         "id": row.id,
+        "store": row.store,
         "teacher": row.teacher,
         "method": row.method,
         "fields": row.fields,

@@ -113,6 +113,11 @@ class Row:
     control: Control | None = None
 
     @property
+    def store(self) -> str:
+        """On a board of several stores, where its seeds came from: `a`, or `a, b`."""
+        return ", ".join(sorted({str(seed.provenance["store"]) for seed in self.seeds if "store" in seed.provenance}))
+
+    @property
     def label(self) -> str:
         """`low_rank (layers=mlp)`."""
         fields = ", ".join(f"{name}={value}" for name, value in sorted(self.fields.items()))

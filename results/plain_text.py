@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
     "\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -30,13 +32,16 @@ def plain(text: str, *, lines: bool = False) -> str:
     return UNSEEN.sub(_kept if lines else _shown, text)
 
 
-def plain_data(data: Any) -> Any:
-    """Parsed JSON with `plain` keys and texts, lines kept."""
+def plain_data(data: Any, *, lines: bool = True) -> Any:
+    """Parsed JSON, or a part of a record, with `plain` texts and keys."""
     if isinstance(data, str):
-        return plain(data, lines=True)
+        return plain(data, lines=lines)
     if isinstance(data, Mapping):
-        return {plain(str(key)): plain_data(value) for key, value in data.items()}
-    return [plain_data(item) for item in data] if isinstance(data, (list, tuple)) else data
+        return {plain(str(key)): plain_data(value, lines=lines) for key, value in data.items()}
+    if isinstance(data, BaseModel):
+        # A copy is not validated: shown text may be longer than a record's may be.
+        return data.model_copy(update={name: plain_data(value, lines=lines) for name, value in data})
+    return [plain_data(item, lines=lines) for item in data] if isinstance(data, (list, tuple)) else data
 
 
 def csv_safe(text: str) -> str:

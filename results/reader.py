@@ -44,3 +44,10 @@ class Reader(Protocol):
     def read_bytes(self, name: str, /) -> bytes:
         """Contents of the store's file `name`; raises FileNotFoundError."""
         ...
+
+
+def home(reader: Reader, record: Record) -> Reader:
+    """Where the files lie that a record points to: a reader of several stores has a `home` of each record."""
+    ask = getattr(reader, "home", None)
+    found: Reader = ask(record) if ask is not None else reader
+    return found

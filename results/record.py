@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from results.record_types import Amount, Count, Finite, Key, Name, Number, Part, StorePath, Text
+from results.record_types import Amount, Count, Fields, Finite, Key, Name, Number, Part, StorePath, Text
 from results.speed_card import SpeedCard
 
 SCHEMA = 2
@@ -35,7 +35,7 @@ class Cell(Part):
     """Display name of the teacher."""
     method: Name
     """Name of the method's module or entry point."""
-    fields: Annotated[dict[str, Any], Field(max_length=100)] = Field(default_factory=dict)
+    fields: Fields = Field(default_factory=dict)
     """The method's fields that differ from their defaults."""
     budget: Name | None
     """`params=0.66`; None for methods that ignore budgets (shown on every tab)."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 NOT_FINITE = ["NaN", "Infinity", "-Infinity"]
 MAX_COUNT = 2**63 - 1
+MAX_FIELDS = 10_000
 
 
 class Part(BaseModel):
     """A part of a record: immutable, without unknown keys; JSON has no NaN, so that it is written as a text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+def _short(fields: dict[str, Any]) -> dict[str, Any]:
+    if fields and len(str(fields)) > MAX_FIELDS:
+        raise ValueError(f"Fields should have at most {MAX_FIELDS} characters in all")
+    return fields
 
 
 Number = Annotated[float, WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": NOT_FINITE}]})]
@@ -28,6 +35,8 @@ Name = Annotated[str, Field(max_length=1000)]
 """Text that names something; shown by `results.plain_text.plain`."""
 Text = Annotated[str, Field(max_length=100_000)]
 """A message or the end of a log."""
+Fields = Annotated[dict[str, Any], Field(max_length=100), AfterValidator(_short)]
+"""Names and values of a few settings."""
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 """Part of a path in the store: no separators, no leading dot."""
 StorePath = Annotated[

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from results.averages import MEMBERS, averages
 from results.items import Sample, sample
 from results.model import Column, Score
-from results.reader import Reader
+from results.plain_text import plain
+from results.reader import Reader, home
 from results.record import Measured, Record
 from results.statistics import summarise
 
@@ -24,11 +25,11 @@ class Evidence:
 def column_of(measured: Measured) -> Column:
     """The column that a measurement belongs to."""
     return Column(
-        protocol=measured.protocol,
-        metric=measured.metric,
-        data=measured.data,
-        settings=measured.settings,
-        unit=measured.unit,
+        protocol=plain(measured.protocol),
+        metric=plain(measured.metric),
+        data=plain(measured.data),
+        settings=plain(measured.settings),
+        unit=plain(measured.unit),
         higher_is_better=measured.higher_is_better,
         when=measured.when,
         main=measured.main,
@@ -45,10 +46,11 @@ def gather(records: Iterable[Record], reader: Reader, *, main_only: bool) -> Evi
     for record in records:
         if record.status != "complete":
             continue
+        files = home(reader, record)
         for measured in record.measured:
             if measured.main or not main_only or (measured.protocol, measured.metric) in MEMBERS:
                 column, seed = column_of(measured), record.cell.seed
-                samples.setdefault(column, {})[seed] = sample(measured, reader)
+                samples.setdefault(column, {})[seed] = sample(measured, files)
                 values.setdefault(column, {})[seed] = measured.value
     for column, by_seed in averages(samples).items():
         samples[column] = by_seed

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from results.formatting import cell, count, duration, gain_cell, legend, resolution, status, titles
 from results.model import Board, Column, Row, Tab, Twin
+from results.plain_text import csv_safe
 from results.speed_view import SPEED_HEAD, latency, speed_cells
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a text that starts with one of these for a formula."""
 SCORE_PARTS = ("value", "low", "high", "basis", "rank_best", "rank_worst", "pareto", "before")
 GAIN_PARTS = ("gain", "gain_low", "gain_high", "gain_p_holm")
 NUMBERS = ("cost", "seeds")
@@ -118,7 +117,7 @@ def _line(row: Row, columns: Sequence[Column]) -> list[str]:
         latency(row.speed) if row.speed else "–",
         duration(row.cost.worker_s),
         str(len(row.seeds)),
-        row.id,
+        f"{row.id} {row.store}".rstrip(),
     ]
 
 
@@ -177,7 +176,7 @@ def as_csv(board: Board) -> str:
     names = titles(columns)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    fixed = ["teacher", "budget", "group", "row", "method", "fields", "status", "reason", "seeds"]
+    fixed = ["teacher", "budget", "group", "row", "store", "method", "fields", "status", "reason", "seeds"]
     numbers = [
         "params",
         "params_fraction",
@@ -190,7 +189,7 @@ def as_csv(board: Board) -> str:
     metrics = [f"{names[c.key]} {part}" for c in columns for part in SCORE_PARTS]
     gains = ["control", "control_of", *(f"{names[c.key]} {part}" for c in columns for part in GAIN_PARTS)]
     any_twins = any(tab.twins for tab in board.tabs)
-    writer.writerow(map(escape_formula, [*fixed, *numbers, *metrics, *(gains if any_twins else [])]))
+    writer.writerow(map(csv_safe, [*fixed, *numbers, *metrics, *(gains if any_twins else [])]))
     for tab in board.tabs:
         lines = [_flat(tab, recipe, row, columns) for recipe, rows in tab.sections for row in rows]
         if any_twins:
@@ -212,9 +211,9 @@ def _flat(tab: Tab, recipe: str, row: Row, columns: Sequence[Column]) -> list[ob
         score_cells += [s.value, s.low, s.high, s.basis, *rank, found.pareto, before.value if before else None]
     sizes = [size.params, size.params_fraction, size.macs_per_token, size.stored_bytes] if size else [None] * 4
     fields = "; ".join(f"{name}={value}" for name, value in sorted(row.fields.items()))
-    place = [tab.teacher, tab.budget, recipe, row.id, row.method, fields, row.status, row.reason, len(row.seeds)]
+    place = [tab.teacher, tab.budget, recipe, row.id, row.store, row.method, fields, row.status, row.reason]
     tokens = max(seed.tokens for seed in row.seeds)
-    return [*place, *sizes, tokens, row.cost.worker_s, *speed_cells(row.speed), *score_cells]
+    return [*place, len(row.seeds), *sizes, tokens, row.cost.worker_s, *speed_cells(row.speed), *score_cells]
 
 
 def _flat_gains(twin: Twin, columns: Sequence[Column]) -> list[object]:
@@ -227,10 +226,5 @@ def _flat_gains(twin: Twin, columns: Sequence[Column]) -> list[object]:
 
 def _plain(item: object) -> str:
     if isinstance(item, str):
-        return escape_formula(item)
+        return csv_safe(item)
     return "" if item is None else repr(item) if isinstance(item, float) else str(item)
-
-
-def escape_formula(text: str) -> str:
-    """The text, with a quote before it when a spreadsheet would take it for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text

@@ -192,11 +192,23 @@ def test_different_builds_of_a_teacher_are_noted(reader: Any, sweep: Any) -> Non
     assert "2 different builds" in board(reader).tabs[0].notes[0]
 
 
-def test_two_cells_under_one_row_id_are_an_error(reader: Any, sweep: Any) -> None:
-    sweep.add("aaaaaaaa", "low_rank", seed=0)
-    sweep.add("aaaaaaaa", "prune", seed=1)
-    with pytest.raises(StoreError, match="aaaaaaaa"):
-        board(reader)
+def test_of_two_cells_under_one_row_id_the_one_with_more_records_counts(reader: Any, sweep: Any) -> None:
+    sweep.add("aaaaaaaa", "prune", seed=1, created="2025")
+    for seed in (0, 2):
+        sweep.add("aaaaaaaa", "low_rank", seed=seed)
+    found = board(reader)
+    (row,) = (row for tab in found.tabs for row in tab.rows)
+    assert (row.method, [seed.seed for seed in row.seeds]) == ("low_rank", [0, 2])
+    assert [str(each) for each in found.rejected] == [
+        "record aaaaaaaa#1: describes another cell than the other records of this row"
+    ]
+    assert any("record aaaaaaaa#1" in note for note in found.tabs[0].notes)
+
+
+def test_of_two_cells_with_as_many_records_the_older_counts(reader: Any, sweep: Any) -> None:
+    sweep.add("aaaaaaaa", "prune", seed=1, created="2026-02")
+    sweep.add("aaaaaaaa", "low_rank", seed=0, created="2026-01")
+    assert [row.method for tab in board(reader).tabs for row in tab.rows] == ["low_rank"]
 
 
 def test_the_board_does_not_depend_on_the_order_of_listing(finished: Any, new_reader: Callable[..., Any]) -> None:

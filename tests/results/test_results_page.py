@@ -50,8 +50,11 @@ def evil(reader: Any, sweep: Any) -> Any:
     )
     changes: dict[str, Any] = {"cell": cell, "sweep": EVIL, "provenance": {EVIL: EVIL, "more": {EVIL: [EVIL]}}}
     reader.clear()
-    sweep.add("bbbbbbbb", "x", measured=measured, stages={EVIL: EVIL}, **changes)
-    sweep.add(EVIL, "x", status="failed", reason=EVIL, log_tail=EVIL, **changes)
+    one = sweep.add("bbbbbbbb", "x", measured=measured, **changes)
+    two = sweep.add("cccccccc", "x", status="failed", reason=EVIL, log_tail=EVIL, **changes)
+    reader.clear()
+    for record in (one.model_copy(update={"stages": {EVIL: EVIL}}), two.model_copy(update={"row": EVIL})):
+        reader.add(record)  # Reading would reject these; what is shown must not rest on that.
     return reader
 
 
