@@ -184,7 +184,7 @@ class Store:
 
         What is written is checked as it will be when it is read; raises `StoreError` where it would be rejected.
         """
-        data = record.model_dump_json(indent=1).encode()
+        data = record.model_dump_json(indent=1, warnings=False).encode()
         written = parse_record(data, f"record {record.id}")
         name = f"records/{written.row}-{written.cell.seed}-{digest}.json"
         return self.put_if_absent(name, data)
