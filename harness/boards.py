@@ -34,7 +34,7 @@ def render(store_url: str | Sequence[str], sweep: str | None, form: str, *, warn
         found = board(open_stores(store_url), sweep, curves=form == "html")
         if warn:
             tell_rejected(found.rejected)
-        return _rendered(found, form)
+        return in_form(found, form)
 
 
 def tell_rejected(rejected: Sequence[Rejected]) -> None:
@@ -43,7 +43,8 @@ def tell_rejected(rejected: Sequence[Rejected]) -> None:
         print(f"warning: {each}", file=sys.stderr)
 
 
-def _rendered(found: Board, form: str) -> str:
+def in_form(found: Board, form: str) -> str:
+    """A board in one of `FORMATS`."""
     from results import json_view, table
 
     if form == "table":

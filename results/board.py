@@ -8,6 +8,8 @@ from itertools import groupby
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from results.averages import average_notes
 from results.board_notes import damage, rejection
 from results.cost import count_users, share
@@ -16,10 +18,10 @@ from results.load import current, description, newest
 from results.model import Board, Column, Group, Row, Seed, Tab
 from results.plain_text import plain, plain_data
 from results.ranking import mark_front, rank
-from results.reader import Reader
+from results.reader import Current, Reader
 from results.record import Record
 from results.scores import Evidence, gather, score
-from results.training import student_training, unequal_tokens
+from results.training import drawable, student_training, unequal_tokens
 
 RECIPES = ("shared", "paper", "none")
 """The order of the groups in a tab."""
@@ -33,7 +35,11 @@ def board(reader: Reader, sweep: str | None = None, *, curves: bool = True) -> B
     are `shared` recipes that differ. Controls stand beside their rows and are never ranked. Files that are no readable
     records are named in `rejected`.
     """
-    found = current(reader, sweep, curves=curves)
+    with np.errstate(all="ignore"):  # Hostile numbers become infinite, and are shown so.
+        return _board(current(reader, sweep, curves=curves), reader, sweep)
+
+
+def _board(found: Current, reader: Reader, sweep: str | None) -> Board:
     records = found.records
     told: dict[str, Any] = {"notes": (*found.notes, *rejection(found.rejected)), "rejected": tuple(found.rejected)}
     if not records:
@@ -106,7 +112,7 @@ def _seed(cell: Record) -> Seed:
         status=cell.status,
         reason=plain(" ".join(reason.splitlines())),
         failure=plain_data(cell.failure),
-        curve=cell.curve,
+        curve=drawable(cell.curve),
         stages=plain_data(cell.stages),
         provenance=plain_data(cell.provenance),
         tuning=plain_data(cell.tuning),

@@ -47,6 +47,13 @@ def show(reader: Reader, target: str) -> Shown:
 
     A stage's cost is split over all the cells in the store that use it, as on the board of everything.
     """
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        return _show(reader, target)
+
+
+def _show(reader: Reader, target: str) -> Shown:
     name, _, seed = target.partition("#")
     records = current(reader).records
     own = [record for record in records if record.row == name and seed in ("", str(record.cell.seed))]

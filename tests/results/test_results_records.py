@@ -1,4 +1,4 @@
-"""Records on their way into a store and out of it: the schema, what is rejected and how it is named, the Parquet view."""
+"""Records into a store and out of it: the schema, what is rejected and how it is named, the Parquet view."""
 
 from __future__ import annotations
 
