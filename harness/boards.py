@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import SpecError, nearest
+from results.errors import StoreError
 from results.store import Store
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def render(store_url: str | Sequence[str], sweep: str | None, form: str, *, warn
         found = board(open_stores(store_url), sweep, curves=form == "html")
         if warn:
             tell_rejected(found.rejected)
+        if found.rejected and not found.tabs and sweep is None:
+            raise StoreError(f"none of {len(found.rejected)} record files can be read")
         return in_form(found, form)
 
 
