@@ -32,7 +32,9 @@ CHANGED = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", 
 
 Stamp = tuple[int, str]
 """Size in bytes and time of change: what tells whether a file has changed."""
-STAMP_FIELDS = ("bytes", "modified")
+
+NO_STAMP = (-1, "")
+Read = Callable[[str], tuple[bytes, Stamp]]
 
 
 class Header(NamedTuple):
@@ -46,6 +48,13 @@ class Header(NamedTuple):
     seed: int = 0
     complete: bool = False
     created: str = ""
+    bytes: int = -1
+    modified: str = ""
+
+    @property
+    def stamp(self) -> Stamp:
+        """Of the file when it was read."""
+        return self.bytes, self.modified
 
 
 def listing(store: Store) -> tuple[list[str], list[Header]]:
@@ -96,10 +105,11 @@ def stamps(store: Store, names: Iterable[str]) -> dict[str, Stamp]:
     return found
 
 
-def read_file(path: str) -> bytes:
-    """A small file's contents, in as few calls of the system as that takes."""
+def read_file(path: str) -> tuple[bytes, Stamp]:
+    """A small file's contents and stamp, in as few calls of the system as that takes."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
+        told = os.fstat(descriptor)
         data = os.read(descriptor, FIRST_READ)
         while len(data) >= FIRST_READ and (more := os.read(descriptor, MAX_BYTES)):
             data += more
@@ -107,22 +117,24 @@ def read_file(path: str) -> bytes:
                 break
     finally:
         os.close(descriptor)
-    return data
+    return data, (told.st_size, str(told.st_mtime_ns))
 
 
-def read_header(file: str, read: Callable[[str], bytes]) -> Header:
+def read_header(file: str, read: Read) -> Header:
     """Validate one file; what is wrong with it stands in its header."""
+    stamp = NO_STAMP
     try:
-        record = parse_record(read(file), "")
+        data, stamp = read(file)
+        record = parse_record(data, "")
     except StoreError as error:
-        return Header(file, str(error).removeprefix(": "))
+        return Header(file, str(error).removeprefix(": "), "", "", 0, False, "", *stamp)
     except OSError as error:
         return Header(file, cannot(error))
     complete = record.status == "complete"
-    return Header(file, "", record.sweep, record.row, record.cell.seed, complete, created_at(record))
+    return Header(file, "", record.sweep, record.row, record.cell.seed, complete, created_at(record), *stamp)
 
 
-def read_headers(files: Sequence[str], read: Callable[[str], bytes], directory: Path | None) -> list[Header]:
+def read_headers(files: Sequence[str], read: Read, directory: Path | None) -> list[Header]:
     """The headers of many files, by several processes where they lie in a local `directory`."""
     count = min(len(files) // SHARE + 1, _cores(), MAX_PROCESSES) if directory else 1
     shares = [files[place::count] for place in range(count)]
@@ -140,7 +152,7 @@ def current_files(headers: Iterable[Header]) -> set[str]:
     newest other; several where they were written in the same second."""
     best: dict[tuple[str, str, int], tuple[bool, str]] = {}
     files: dict[tuple[str, str, int], list[str]] = {}
-    for file, rejected, sweep, row, seed, complete, created in headers:
+    for file, rejected, sweep, row, seed, complete, created, *_ in headers:
         if rejected:
             continue
         place, age = (sweep, row, seed), (complete, created)
@@ -204,7 +216,7 @@ def main() -> None:
     directory = sys.argv[1]
     with uncollected():
         headers = [read_header(file, lambda name: read_file(f"{directory}/{name}")) for file in json.load(sys.stdin)]
-    json.dump(headers, sys.stdout)
+    sys.stdout.write(json.dumps(headers))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from results.errors import StoreError
 from results.headers import (
-    STAMP_FIELDS,
+    NO_STAMP,
     Header,
+    Read,
     Stamp,
     cannot,
     current_files,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 NAME = "views/records.parquet"
 FORM = 1
 """Of the view; another one is not read."""
-HEADER_TYPES = ("string", "string", "string", "string", "int64", "bool_", "string")
+TYPES = ("string", "string", "string", "string", "int64", "bool_", "string", "int64", "string", "string", "string")
 UNREADABLE = (OSError, ValueError, KeyError, TypeError)
 """What pyarrow raises of a damaged file; a view is then read past."""
 WORTH = 200
@@ -55,7 +56,6 @@ class Scan:
     """What was found in `records/`: a header per file, and the records that a board may show."""
 
     headers: dict[str, Header]
-    stamps: dict[str, Stamp]
     bodies: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     """File -> (record without its curve, curve) as JSON, where the view had it."""
     records: dict[str, Record] = field(default_factory=dict)
@@ -95,10 +95,10 @@ def current(store: Store, sweep: str | None = None, *, curves: bool = True) -> C
 def read_everything(store: Store) -> tuple[list[Record], list[Rejected]]:
     """Every readable record by the names of their files, superseded ones too, and every rejected file."""
     names, rejected = listing(store)
-    records, read = [], _reader(store)
+    records, read = [], _reader(store, names)
     for file in names:
         try:
-            records.append(parse_record(read(file), ""))
+            records.append(parse_record(read(file)[0], ""))
         except StoreError as error:
             rejected.append(Header(file, str(error).removeprefix(": ")))
         except OSError as error:
@@ -162,38 +162,38 @@ class _Asked:
 
 def _scan(store: Store, names: Sequence[str], view: Any) -> Scan:
     """Headers of all files; records of those that a board may show. Files that the view knows are not read again."""
-    now = stamps(store, names)
-    scan = _known(view, now) if view is not None else Scan({}, now)
+    scan = _known(view, stamps(store, names)) if view is not None else Scan({})
     new = [name for name in names if name not in scan.headers]
     scan.num_read = len(new)
-    for header in read_headers(new, _reader(store), store.local / "records" if store.local else None):
+    read = _reader(store, new)
+    for header in read_headers(new, read, store.local / "records" if store.local else None):
         scan.headers[header.file] = header
     shown = current_files(scan.headers.values())
     scan.bodies = {file: body for file, body in scan.bodies.items() if file in shown}
-    read = _reader(store)
     for file in shown - scan.bodies.keys():
         try:
-            scan.records[file] = parse_record(read(file), "")
+            scan.records[file] = parse_record(read(file)[0], "")
         except (OSError, StoreError) as error:
             scan.headers[file] = Header(file, f"changed while it was read: {plain(str(error))}")
     return scan
 
 
-def _reader(store: Store) -> Any:
+def _reader(store: Store, names: Sequence[str]) -> Read:
     if store.local:
         directory = str(store.local / "records")
         return lambda file: read_file(f"{directory}/{file}")
-    return lambda file: store.read_bytes(f"records/{file}")
+    found = stamps(store, names)
+    return lambda file: (store.read_bytes(f"records/{file}"), found.get(file, NO_STAMP))
 
 
-def _known(view: Any, stamps: Mapping[str, Stamp]) -> Scan:
+def _known(view: Any, now: Mapping[str, Stamp]) -> Scan:
     """What a stale view says of the files that have not changed."""
-    table = view.read(columns=[*Header._fields, *STAMP_FIELDS, "record", "curve"])
+    table = view.read(columns=[*Header._fields, "record", "curve"])
     lines = zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)
-    scan = Scan({}, dict(stamps))
-    for line in lines:
-        header, (size, modified, text, curve) = Header(*line[: len(Header._fields)]), line[len(Header._fields) :]
-        if stamps.get(header.file) == (size, modified) and not header.rejected:
+    scan = Scan({})
+    for *fields, text, curve in lines:
+        header = Header(*fields)
+        if now.get(header.file) == header.stamp and not header.rejected:
             scan.headers[header.file] = header
             if text is not None:
                 scan.bodies[header.file] = (text, curve)
@@ -251,10 +251,7 @@ def _parquet(scan: Scan) -> bytes:
 def _table(scan: Scan, names: Sequence[str]) -> pyarrow.Table:
     import pyarrow
 
-    headers = [scan.headers[name] for name in names]
-    found = [scan.stamps.get(name, (-1, "")) for name in names]
-    bodies = [scan.bodies.get(name) or _body(scan.records.get(name)) for name in names]
-    types = [*HEADER_TYPES, "int64", "string", "string", "string"]
-    columns = [*zip(*headers, strict=True), *zip(*found, strict=True), *zip(*bodies, strict=True)]
-    named = zip((*Header._fields, *STAMP_FIELDS, "record", "curve"), columns, types, strict=True)
+    fields = zip(*(scan.headers[name] for name in names), strict=True)
+    bodies = (scan.bodies.get(name) or _body(scan.records.get(name)) for name in names)
+    named = zip((*Header._fields, "record", "curve"), (*fields, *zip(*bodies, strict=True)), TYPES, strict=True)
     return pyarrow.table({name: pyarrow.array(column, getattr(pyarrow, type_)()) for name, column, type_ in named})
