@@ -62,28 +62,38 @@ def listing(store: Store) -> tuple[list[str], list[Header]]:
 
     Names that start with a dot are writes that were cut off; they were never records.
     """
-    names, other = [], []
-    for name, is_file in _entries(store):
-        if name.endswith(".json") and name.isascii() and is_file:
-            names.append(name)
-        elif not name.startswith("."):
-            other.append(
-                Header(name, "not a file" if name.endswith(".json") else "not a record: its name has no .json")
-            )
+    names: list[str] = []
+    other: list[Header] = []
+    try:
+        if store.local:
+            with os.scandir(store.local / "records") as entries:
+                for entry in entries:
+                    name = entry.name
+                    if _is_name(name) and entry.is_file():
+                        names.append(name)
+                    else:
+                        other += _beside(name)
+        else:
+            for found in store.fs.ls(store.path("records"), detail=True, refresh=True):
+                name = found["name"].rstrip("/").rsplit("/", 1)[-1]
+                if _is_name(name) and found.get("type") == "file":
+                    names.append(name)
+                else:
+                    other += _beside(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
     names.sort()
     return names, other
 
 
-def _entries(store: Store) -> Iterator[tuple[str, bool]]:
-    try:
-        if store.local:
-            with os.scandir(store.local / "records") as entries:
-                yield from ((entry.name, entry.is_file()) for entry in entries)
-            return
-        found = store.fs.ls(store.path("records"), detail=True, refresh=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    yield from ((entry["name"].rstrip("/").rsplit("/", 1)[-1], entry.get("type") == "file") for entry in found)
+def _beside(name: str) -> list[Header]:
+    if name.startswith("."):
+        return []
+    return [Header(name, "not a file" if _is_name(name) else "not a record: names are ASCII and end in .json")]
+
+
+def _is_name(name: str) -> bool:
+    return name.endswith(".json") and name.isascii() and name[0] != "."
 
 
 def stamps(store: Store, names: Iterable[str]) -> dict[str, Stamp]:

@@ -8,7 +8,6 @@ characters are shown, never dropped: names that differ stay different.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -20,6 +19,7 @@ UNSEEN = re.compile(
 """Controls, separators of lines, marks of direction, characters without a shape, halves of surrogate pairs."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """A spreadsheet takes a text that starts with one of these for a formula."""
+NUMBERS = (int, float, bool, type(None))
 
 
 def plain(text: str, *, lines: bool = False) -> str:
@@ -34,14 +34,19 @@ def plain(text: str, *, lines: bool = False) -> str:
 
 def plain_data(data: Any, *, lines: bool = True) -> Any:
     """Parsed JSON, or a part of a record, with `plain` texts and keys."""
-    if isinstance(data, str):
-        return plain(data, lines=lines)
-    if isinstance(data, Mapping):
+    kind = type(data)
+    if kind is str:
+        return data if data.isascii() and data.isprintable() else plain(data, lines=lines)
+    if kind in NUMBERS:
+        return data
+    if isinstance(data, dict):
         return {plain(str(key)): plain_data(value, lines=lines) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [plain_data(item, lines=lines) for item in data]
     if isinstance(data, BaseModel):
         # A copy is not validated: shown text may be longer than a record's may be.
         return data.model_copy(update={name: plain_data(value, lines=lines) for name, value in data})
-    return [plain_data(item, lines=lines) for item in data] if isinstance(data, (list, tuple)) else data
+    return data
 
 
 def csv_safe(text: str) -> str:

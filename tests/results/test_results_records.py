@@ -102,6 +102,9 @@ def test_a_metric_that_is_not_finite_is_kept_and_never_ranked(local: Store, swee
     assert scores["aaaaaaaa"].rank is None
     assert not scores["aaaaaaaa"].pareto
     assert scores["bbbbbbbb"].rank == (1, 1)
+    local.remove(f"records/bbbbbbbb-0-{1:012x}.json")
+    (tab,) = board(local).tabs
+    assert not tab.rows[0].scores[tab.columns[0].key].pareto, "alone is no merit either"
     assert json.loads(dumps(board(local)))["tabs"]
 
 
