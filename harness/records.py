@@ -18,7 +18,8 @@ from results.speed_card import SpeedCard
 
 CURVE_POINTS = 60
 """A record keeps this many points of the loss curve; the artifact keeps all."""
-
+REASON_CHARACTERS, LOG_CHARACTERS = 5_000, 50_000
+"""A record keeps the start of a reason and the end of a log; the ledger has all."""
 
 RECORDED_EXECUTION = ("workers", "cpus", "gpus", "micro_batch", "zero_stage")
 """What a record keeps of how each stage ran; the manifest keeps all."""
@@ -106,8 +107,14 @@ def _failure(settled: Settled) -> Failure | None:
             continue
         attempts = [a for a in settled.artifacts.attempts(stage.name, stage.key) if a.status == "failed"]
         last = attempts[-1]
-        return Failure(stage=stage.label, failure_class=last.failure_class, reason=last.reason, log_tail=last.log_tail)
+        reason, log_tail = _text(last.reason)[:REASON_CHARACTERS], _text(last.log_tail)[-LOG_CHARACTERS:]
+        return Failure(stage=stage.label, failure_class=last.failure_class, reason=reason, log_tail=log_tail)
     return None
+
+
+def _text(text: str) -> str:
+    """What JSON can hold: file names that are no UTF-8 leave halves of surrogate pairs in messages."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _measured(settled: Settled) -> Iterator[Measured]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -198,6 +196,9 @@ class _Share:
     """Files that another process reads; both sides of the talk are temporary files, so that neither waits."""
 
     def __init__(self, directory: Path, files: Sequence[str]) -> None:
+        import subprocess
+        import tempfile
+
         self.files = files
         self.told = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `headers`
         with tempfile.TemporaryFile() as asked:

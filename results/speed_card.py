@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from results.record_types import Amount, Count, Name, Part
+from results.record_types import Amount, Count, Finite, Name, Part
 
 
 class FormSpeed(Part):
@@ -26,7 +26,7 @@ class FormSpeed(Part):
     """Weights, cache and activations, over what the process had before."""
     load_s: Amount | None = None
     """From the model's directory to a model on its device, files in the page cache."""
-    energy_j_per_token: Amount | None = None
+    energy_j_per_token: Finite | None = None
     """Batch 1: per generated token, by the hardware's own counter."""
 
 
