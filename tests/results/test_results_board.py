@@ -121,6 +121,9 @@ def test_missing_or_damaged_items_leave_a_value_and_a_note(reader: Any, sweep: A
         ("no interval", "items file is gone"),
         ("no interval", "items file is damaged"),
     ]
+    notes = " | ".join(board(reader).tabs[0].notes)
+    for problem, measured in zip(("gone", "damaged"), record.measured, strict=True):
+        assert f"items file is {problem}, intervals without items: low_rank (aaaaaaaa) {measured.protocol}" in notes
 
 
 def test_a_file_that_is_not_parquet_counts_as_damaged(reader: Any, sweep: Any) -> None:

@@ -10,6 +10,7 @@ from math import inf, nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hostile_records import NUM_FILES, hostile_files
 from plotly.offline import get_plotlyjs
@@ -23,6 +24,7 @@ from results.plain_text import FORMULA, plain
 from results.show import show
 from results.store import Store
 
+ITEMS = [f"page-{number}" for number in range(20)]
 NUMBER = re.compile(r"-?(\d+(\.\d+)?(e[-+]?\d+)?|inf|nan)")
 
 
@@ -95,3 +97,43 @@ def test_numbers_at_the_edge_are_shown(reader: Any, sweep: Any, value: float) ->
         assert boards.in_form(found, form)
     drawing = curve_svg(show(reader, "aaaaaaaa").row)
     assert drawing is None or "nan" not in drawing
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"item": ITEMS, "nll": ["x"] * 20, "words": [1] * 20},
+        {"item": ITEMS, "nll": [[1.0]] * 20, "words": [1] * 20},
+        {"item": ITEMS, "nll": [None] * 20, "words": [1] * 20},
+        {"item": [None] * 20, "nll": [1.0] * 20, "words": [1] * 20},
+        {"item": [{"a": 1}] * 20, "nll": [1.0] * 20, "words": [1] * 20},
+        {"item": [bytes([255, number]) for number in range(20)], "nll": [3.0] * 20, "words": [1] * 20},
+        {"item": ITEMS, "prediction": ["a"] * 20, "label": [1] * 20, "correct": ["x"] * 20},
+        {"item": ITEMS, "nll": [nan] * 20, "words": [0] * 20},
+        {"item": ITEMS, "nll": [1e308] * 20, "words": [1] * 20},
+        {"item": ITEMS, "nll": [3.0] * 20, "in_word_perplexity": ["x"] * 20},
+        {"item": [], "nll": []},
+        {"nll": [3.0] * 20},
+    ],
+)
+def test_items_that_are_none_cost_the_interval_alone(reader: Any, sweep: Any, columns: dict[str, Any]) -> None:
+    path, digest = reader.put_items("hostile", columns)
+    measured = sweep.measurements("aaaaaaaa", 0.1, 0, "sha256:wikitext2")
+    changed = [each.model_copy(update={"items_path": path, "items_sha256": digest}) for each in measured]
+    sweep.add("aaaaaaaa", "low_rank", measured=changed)
+    sweep.add("bbbbbbbb", "prune")
+    found = board(reader)
+    bases = {row.id: {score.summary.basis for score in row.scores.values()} for row in found.tabs[0].rows}
+    assert bases == {"aaaaaaaa": {"no interval"}, "bbbbbbbb": {"items only"}}
+    assert boards.in_form(found, "json")
+    assert show(reader, "aaaaaaaa")
+
+
+def test_items_named_by_numbers_are_those_named_by_their_digits(reader: Any, sweep: Any) -> None:
+    for row, names in (("aaaaaaaa", [str(number) for number in range(20)]), ("bbbbbbbb", list(range(20)))):
+        path, digest = reader.put_items(row, {"item": names, "nll": [3.0 + (row > "b")] * 20, "words": [1] * 20})
+        (ppl, _) = sweep.measurements(row, 0.1, 0, "sha256:wikitext2")
+        value = {"value": float(np.exp(3.0 + (row > "b"))), "items_path": path, "items_sha256": digest}
+        sweep.add(row, f"m{row}", measured=[ppl.model_copy(update=value)])
+    (comparison,) = board(reader).tabs[0].comparisons
+    assert comparison.p_value == 0.0

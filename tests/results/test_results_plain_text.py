@@ -11,7 +11,7 @@ from results.plain_text import csv_safe, plain, plain_data
 
 DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI", "BN"}
 """Classes of characters that turn the direction of text, or have no part in it."""
-EVERYTHING = "".join(map(chr, range(sys.maxunicode + 1)))
+EVERYTHING = "".join(map(chr, (*range(0x20000), *range(0xE0000, 0xE1000), sys.maxunicode)))
 
 
 def test_nothing_that_controls_or_turns_text_is_left() -> None:
