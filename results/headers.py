@@ -5,9 +5,11 @@ Many files are read by several processes, each with its share; they tell their f
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +26,8 @@ SHARE = 4000
 """Files that are worth a process of their own."""
 MAX_PROCESSES = 8
 FIRST_READ = 2**16
+READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+"""A pipe is not waited for."""
 CHANGED = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
 """Where file systems say which version of a file it is."""
 
@@ -60,38 +64,10 @@ def listing(store: Store) -> tuple[list[str], list[Header]]:
 
     Names that start with a dot are writes that were cut off; they were never records.
     """
-    names: list[str] = []
-    other: list[Header] = []
-    try:
-        if store.local:
-            with os.scandir(store.local / "records") as entries:
-                for entry in entries:
-                    name = entry.name
-                    if _is_name(name) and entry.is_file():
-                        names.append(name)
-                    else:
-                        other += _beside(name)
-        else:
-            for found in store.fs.ls(store.path("records"), detail=True, refresh=True):
-                name = found["name"].rstrip("/").rsplit("/", 1)[-1]
-                if _is_name(name) and found.get("type") == "file":
-                    names.append(name)
-                else:
-                    other += _beside(name)
-    except (FileNotFoundError, NotADirectoryError):
-        return [], []
-    names.sort()
-    return names, other
-
-
-def _beside(name: str) -> list[Header]:
-    if name.startswith("."):
-        return []
-    return [Header(name, "not a file" if _is_name(name) else "not a record: names are ASCII and end in .json")]
-
-
-def _is_name(name: str) -> bool:
-    return name.endswith(".json") and name.isascii() and name[0] != "."
+    found = store.names("records")
+    names = [name for name in found if name.endswith(".json") and name.isascii() and name[0] != "."]
+    other = sorted(set(found) - set(names)) if len(names) < len(found) else []
+    return names, [Header(name, "not a record: names are ASCII and end in .json") for name in other if name[0] != "."]
 
 
 def stamps(store: Store, names: Iterable[str]) -> dict[str, Stamp]:
@@ -115,9 +91,11 @@ def stamps(store: Store, names: Iterable[str]) -> dict[str, Stamp]:
 
 def read_file(path: str) -> tuple[bytes, Stamp]:
     """A small file's contents and stamp, in as few calls of the system as that takes."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, READ_ONLY)
     try:
         told = os.fstat(descriptor)
+        if not stat.S_ISREG(told.st_mode):
+            raise OSError(errno.EINVAL, "not a file")
         data = os.read(descriptor, FIRST_READ)
         while len(data) >= FIRST_READ and (more := os.read(descriptor, MAX_BYTES)):
             data += more
