@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from harness.boards import present
 from harness.errors import SpecError, nearest
 from results.board import board
 from results.model import Board
 from results.store import Store
+from results.stores import open_stores
+from results.verification import DIRECTORY
 
 
-def plot_board(store_url: str, sweep: str | None, kind: str, output: Path | None) -> Path:
+def plot_board(store_url: str | Sequence[str], sweep: str | None, kind: str, output: Path | None) -> Path:
     """Draw one of the board's plots into a file; SpecError where it cannot be drawn or written."""
     from results.figures import figure, kinds
 
@@ -43,18 +46,18 @@ def write_bytes(data: bytes, output: Path, option: str) -> Path:
     return output
 
 
-def serve_board(store_url: str, sweep: str | None, port: int, say: Callable[[str], None]) -> None:
+def serve_board(store_url: str | Sequence[str], sweep: str | None, port: int, say: Callable[[str], None]) -> None:
     """Serve the page on this machine until interrupted; it is drawn again when a record has come."""
     from results.page import page
     from results.serve import HOST, Pages, server
 
     def draw() -> str:
-        return page(_read(store_url, sweep), [store_url])
+        return page(_read(stores, sweep), stores)
 
-    served = server(Pages(lambda: fingerprint(Store(store_url)), draw), port)
-    say(
-        f"the board of {store_url} is at http://{HOST}:{served.server_address[1]}/ until Ctrl-C; nothing can be changed"
-    )
+    stores = [store_url] if isinstance(store_url, str) else list(store_url)
+    served = server(Pages(lambda: fingerprint(stores), draw), port)
+    where = f"http://{HOST}:{served.server_address[1]}/"
+    say(f"the board of {', '.join(stores)} is at {where} until Ctrl-C; nothing can be changed")
     try:
         served.serve_forever()
     except KeyboardInterrupt:
@@ -63,10 +66,11 @@ def serve_board(store_url: str, sweep: str | None, port: int, say: Callable[[str
         served.server_close()
 
 
-def fingerprint(store: Store) -> str:
-    """Changes when a record is added: records are never rewritten, so that their names say it all."""
-    return hashlib.sha256("\n".join(store.names("records")).encode(errors="replace")).hexdigest()
+def fingerprint(stores: Sequence[str]) -> str:
+    """Changes when a record or a verification is added: neither is rewritten, so that their names say it all."""
+    names = [[url, *Store(url).names(part)] for url in stores for part in ("records", DIRECTORY)]
+    return hashlib.sha256(repr(names).encode()).hexdigest()
 
 
-def _read(store_url: str, sweep: str | None) -> Board:
-    return board(Store(store_url), sweep)
+def _read(store_url: str | Sequence[str], sweep: str | None) -> Board:
+    return board(open_stores(store_url), sweep, present())

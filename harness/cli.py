@@ -9,10 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from harness import row_commands
 from harness.errors import SpecError
-from methods.interface import MethodError
-from results.errors import StoreError
-from tasks.interface import DataError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -26,6 +24,10 @@ SweepOrDemo = Annotated[
 StoreUrl = Annotated[
     str, typer.Option("--store", envvar="WEIGHIN_STORE", help="Directory or fsspec URL.", show_default=".weighin")
 ]
+StoreUrls = Annotated[
+    list[str] | None,
+    typer.Option("--store", help="As elsewhere; repeat it for the rows of several.", show_default=".weighin"),
+]
 Mirror = Annotated[
     Path | None, typer.Option("--mirror", envvar="WEIGHIN_MIRROR", help="Local copy of hub repositories, used first.")
 ]
@@ -33,6 +35,11 @@ Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", he
 On = Annotated[str, typer.Option(help="Executor: ray or inline.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster to join; else one is started here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
+def default_store() -> str:
+    """Where no `--store` is given."""
+    return os.environ.get("WEIGHIN_STORE") or ".weighin"
 
 
 @app.command()
@@ -80,7 +87,7 @@ def plan(
 
 @app.command()
 def board(
-    store: StoreUrl = ".weighin",
+    stores: StoreUrls = None,
     sweep: Annotated[str | None, typer.Option(help="Only this sweep's rows (its name).")] = None,
     form: Annotated[str, typer.Option("--format", help="table, md, csv, json, html, latex or badge.")] = "table",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there instead of printing.")] = None,
@@ -89,6 +96,10 @@ def board(
     ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve the page on this machine, read-only.")] = False,
     port: Annotated[int, typer.Option(help="Where --serve listens; 0: any free port.")] = 8765,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.json|DATE", help="Say what changed since a board kept as JSON, or a day."),
+    ] = None,
 ) -> None:
     """The leaderboard."""
     from harness.boards import deliver, render
@@ -97,13 +108,31 @@ def board(
         from harness.board_forms import plot_board, serve_board
 
         if serve:
-            serve_board(store, sweep, port, typer.echo)
+            serve_board(stores or default_store(), sweep, port, typer.echo)
         elif plot is not None:
-            typer.echo(f"wrote {plot_board(store, sweep, plot, output)}")
+            typer.echo(f"wrote {plot_board(stores or default_store(), sweep, plot, output)}")
         return
-    deliver(render(store, sweep, form), output)
+    deliver(render(stores or default_store(), sweep, form, since), output)
     if output is not None:
         typer.echo(f"wrote {output}")
+
+
+@app.command()
+def reported(
+    method: Annotated[str | None, typer.Option(help="Only this method's.")] = None, as_json: AsJson = False
+) -> None:
+    """What papers reported, each number with its source, protocol and certainty."""
+    from harness.boards import list_reported
+
+    list_reported(method, as_json=as_json)
+
+
+@app.command()
+def view(store: StoreUrl = ".weighin") -> None:
+    """Rebuild the Parquet view of a store's records."""
+    from harness.boards import rebuild_view
+
+    typer.echo(rebuild_view(store))
 
 
 @app.command()
@@ -128,13 +157,17 @@ def show(
 @app.command()
 def export(
     row: Annotated[str, typer.Argument(help="Row id, or ROW#seed.")],
-    directory: Annotated[Path, typer.Argument(help="Where to write the dense model.")],
+    directory: Annotated[Path, typer.Argument(help="Where to write the model.")],
     store: StoreUrl = ".weighin",
+    factorised: Annotated[bool, typer.Option("--factorised", help="As compressed; weighin loads it.")] = False,
 ) -> None:
-    """Write a student as the dense model that plain transformers loads."""
+    """Write a student and its model card, as a dense model that plain transformers loads."""
     from harness.export import export_row
 
-    typer.echo(f"wrote {export_row(row, directory, store)}")
+    typer.echo(f"wrote {export_row(row, directory, store, factorised=factorised)}")
+
+
+app.add_typer(row_commands.app)
 
 
 @app.command("glue-submission")
@@ -272,9 +305,15 @@ def new_task(name: Annotated[str, typer.Argument(help="Name of its file.")]) -> 
 
 
 @app.command()
-def schema() -> None:
+def schema(record: Annotated[bool, typer.Option("--record", help="A record's instead.")] = False) -> None:
     """The sweep file's JSON Schema, for editors."""
     import json
+
+    if record:
+        from results.record_schema import dumps
+
+        typer.echo(dumps(), nl=False)
+        return
 
     from harness.spec import Sweep
 
@@ -302,18 +341,29 @@ def _list(found: Mapping[str, Any], as_json: bool) -> None:
         typer.echo(f"{name:{width}}  {summary}")
 
 
+def _user_errors() -> tuple[type[Exception], ...]:
+    """What a user can cause; imported when it happens, since a board needs no methods and no tasks."""
+    from methods.interface import MethodError
+    from results.errors import StoreError
+    from tasks.interface import DataError
+
+    return SpecError, MethodError, DataError, StoreError
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Exit code 0: done; 1: some cells failed; 2: a request that cannot be carried out; 130: interrupted."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         app(arguments)
-    except (SpecError, MethodError, DataError, StoreError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
+    except SystemExit:
+        raise
     except KeyboardInterrupt:
         typer.echo("interrupted; run it again to go on from here", err=True)
         raise SystemExit(130) from None
+    except _user_errors() as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

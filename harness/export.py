@@ -1,18 +1,19 @@
-"""`weighin export`: a student of the store as the dense model that plain transformers loads."""
+"""`weighin export`: a student of the store with its model card, dense for plain transformers or as compressed."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from harness.errors import SpecError
+from harness.model_card import model_card
 from results.artifacts import Artifacts
-from results.load import choose
 from results.record import Record
 from results.store import Store
 
 
-def export_row(row: str, directory: Path, store_url: str) -> Path:
-    """Write the materialised student of `ROW` or `ROW#seed` with its tokenizer.
+def export_row(row: str, directory: Path, store_url: str, *, factorised: bool = False) -> Path:
+    """Write the student of `ROW` or `ROW#seed` with its tokenizer and a model card; materialised, or `factorised`.
 
     Raises SpecError when there is no such row, it has no student, or the directory is not empty.
     """
@@ -32,14 +33,18 @@ def export_row(row: str, directory: Path, store_url: str) -> Path:
 
     transformers.logging.set_verbosity_error()
     source = artifacts.directory(stage, stages[stage]) / "model"
-    student.save(student.materialise(student.load(source)), directory, AutoTokenizer.from_pretrained(source))
+    if factorised:
+        shutil.copytree(source, directory, dirs_exist_ok=True)
+    else:
+        student.save(student.materialise(student.load(source)), directory, AutoTokenizer.from_pretrained(source))
+    (directory / "README.md").write_text(model_card(record, store, factorised=factorised), encoding="utf-8")
     return directory
 
 
 def find_record(row: str, store: Store) -> Record:
     """The record of `ROW#seed`, or of the first seed of `ROW`; SpecError when there is none."""
     name, _, seed = row.partition("#")
-    found = [r for r in choose(store.records()) if r.row == name and (not seed or str(r.cell.seed) == seed)]
+    found = [r for r in store.current().records if r.row == name and (not seed or str(r.cell.seed) == seed)]
     if not found:
         raise SpecError(f"{row}: no such row in store {store.url}; `weighin board` lists them")
     return found[0]

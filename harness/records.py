@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,15 @@ from harness.cells import CellPlan, SweepPlan
 from harness.graph import Stage
 from harness.identity import digest
 from harness.provenance import environment
+from harness.row_sweep import chosen_micro_batches, code_digests, data_read, row_sweep
 from results.artifacts import Artifacts, Manifest
 from results.record import Cell, Failure, Measured, Record, SizeCard, StageCost, Trial, Tuning
 from results.speed_card import SpeedCard
 
 CURVE_POINTS = 60
 """A record keeps this many points of the loss curve; the artifact keeps all."""
-
+REASON_CHARACTERS, LOG_CHARACTERS = 5_000, 50_000
+"""A record keeps the start of a reason and the end of a log; the ledger has all."""
 
 RECORDED_EXECUTION = ("workers", "cpus", "gpus", "micro_batch", "zero_stage")
 """What a record keeps of how each stage ran; the manifest keeps all."""
@@ -58,12 +60,29 @@ def record_of(settled: Settled) -> tuple[Record, str]:
         costs=[_cost(stage, settled.artifacts) for stage in settled.cell.needed],
         tuning=list(_tuning(settled)),
         curve=_curve(settled),
-        stages=_stage_keys(settled),
-        provenance=environment() | {"execution": _execution(settled), "created_at": _now()},
+        stages={label: stage.key for label, stage in named_stages(settled.cell).items()},
+        provenance=environment()
+        | {"execution": _execution(settled), "created_at": _now(), "vocabulary": settled.plan.config.vocab_size}
+        | _made_of(settled),
     )
     failed = sorted(stage.key for stage in settled.cell.needed if stage.key in settled.failed)
-    outcome = [record.sweep, record.row, record.cell.seed, status, record.reason, record.stages, failed]
-    return record, digest(outcome, 12)
+    return record, outcome_digest(record, failed)
+
+
+def outcome_digest(record: Record, failed: Sequence[str] = ()) -> str:
+    """What a record's file name ends with; a complete record has no failed stages."""
+    return digest([record.sweep, record.row, record.cell.seed, record.status, record.reason, record.stages, failed], 12)
+
+
+def _made_of(settled: Settled) -> dict[str, Any]:
+    """What it takes to make the cell again, and to see what has changed since."""
+    cell = settled.cell
+    micro_batches = chosen_micro_batches(cell.needed, settled.artifacts)
+    return {
+        "sweep": row_sweep(settled.plan, cell, micro_batches),
+        "data": data_read(settled.plan, cell),
+        "code": code_digests(named_stages(cell)),
+    }
 
 
 def _now() -> str:
@@ -106,8 +125,14 @@ def _failure(settled: Settled) -> Failure | None:
             continue
         attempts = [a for a in settled.artifacts.attempts(stage.name, stage.key) if a.status == "failed"]
         last = attempts[-1]
-        return Failure(stage=stage.label, failure_class=last.failure_class, reason=last.reason, log_tail=last.log_tail)
+        reason, log_tail = _text(last.reason)[:REASON_CHARACTERS], _text(last.log_tail)[-LOG_CHARACTERS:]
+        return Failure(stage=stage.label, failure_class=last.failure_class, reason=reason, log_tail=log_tail)
     return None
+
+
+def _text(text: str) -> str:
+    """What JSON can hold: file names that are no UTF-8 leave halves of surrogate pairs in messages."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _measured(settled: Settled) -> Iterator[Measured]:
@@ -182,7 +207,7 @@ def _curve(settled: Settled) -> list[dict[str, float]]:
     return [*points[::stride], points[-1]] if (len(points) - 1) % stride else points[::stride]
 
 
-def _stage_keys(settled: Settled) -> dict[str, str]:
-    named = {label: stage.key for label, stage in settled.cell.stages.items()}
-    shared = {stage.name: stage.key for stage in settled.cell.needed if stage.name in ("teacher", "corpus", "tokens")}
-    return shared | named
+def named_stages(cell: CellPlan) -> dict[str, Stage]:
+    """Label -> stage, of those that a record names."""
+    shared = {stage.name: stage for stage in cell.needed if stage.name in ("teacher", "corpus", "tokens")}
+    return shared | dict(cell.stages)

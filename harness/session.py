@@ -40,7 +40,6 @@ def run_sweep(
     with _naming(path):
         check_sources(plan)
     store = Store(_absolute(store_url))
-    store.records()
     store.create()
     console = Console(soft_wrap=True)
     with LiveProgress(console) as watch:
@@ -105,5 +104,5 @@ def _print_board(store: Store, sweep: str, console: Console) -> None:
 
     console.file.write(render(store.url, sweep, "table"))
     page = (store.local or Path(".")) / "board.html"
-    page.write_text(render(store.url, None, "html"), encoding="utf-8")
+    page.write_text(render(store.url, None, "html", warn=False), encoding="utf-8")
     console.print(f"page: {page}", highlight=False)

@@ -69,3 +69,24 @@ def read(path: Path) -> dict[str, Any]:
         kind = "empty" if data is None else f"a {type(data).__name__}"
         raise SpecError(f"{path}: a sweep is a YAML mapping (key: value); this file is {kind}")
     return data
+
+
+class StrictDumper(yaml.SafeDumper):
+    """SafeDumper that quotes every text that `StrictLoader` or a YAML 1.1 reader would take for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+StrictDumper.yaml_implicit_resolvers = {
+    first: [
+        *StrictLoader.yaml_implicit_resolvers.get(first, ()),
+        *yaml.SafeDumper.yaml_implicit_resolvers.get(first, ()),
+    ]
+    for first in {*StrictLoader.yaml_implicit_resolvers, *yaml.SafeDumper.yaml_implicit_resolvers}
+}
+
+
+def dump(data: Any) -> str:
+    """YAML text that `parse` reads as the same plain data; short mappings and lists stand on one line."""
+    return str(yaml.dump(data, Dumper=StrictDumper, sort_keys=False, default_flow_style=None, width=110))

@@ -99,7 +99,7 @@ def averages(samples: Mapping[Column, Mapping[int, Sample]]) -> dict[Column, dic
             weights = _weights(average)
             if weights.keys() <= there.keys():
                 parts = [(there[member], weight, samples[there[member]][seed]) for member, weight in weights.items()]
-                found.setdefault(_column(average, [column for column, *_ in parts]), {})[seed] = _mean(parts)
+                found.setdefault(_column(average, [column for column, *_ in parts]), {})[seed] = pooled_mean(parts)
     return found
 
 
@@ -115,8 +115,8 @@ def _column(average: Average, members: Sequence[Column]) -> Column:
     return Column(average.protocol, METRIC, f"sha256:{digest}", "", UNIT, higher_is_better=True)
 
 
-def _mean(parts: Sequence[tuple[Column, float, Sample]]) -> Sample:
-    """The weighted mean; metrics of one task are over the same items, or over different ones."""
+def pooled_mean(parts: Sequence[tuple[Column, float, Sample]]) -> Sample:
+    """The weighted sum with its items; metrics of one task are over the same items, or over different ones."""
     value = sum(weight * sample.value for _, weight, sample in parts)
     missing = next((sample.missing for _, _, sample in parts if sample.missing), "")
     pooled: list[tuple[str, NDArray[Any], Floats]] = []

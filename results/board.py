@@ -6,54 +6,82 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from math import isfinite
+from typing import Any
+
+import numpy as np
 
 from results.averages import average_notes
+from results.board_notes import damage, rejection
+from results.claims import claims
 from results.cost import count_users, share
-from results.errors import StoreError
 from results.gains import beside
-from results.load import age_key, choose
+from results.load import current, description, newest
 from results.model import Board, Column, Group, Row, Seed, Tab
+from results.overall import overall_notes, with_overall
+from results.plain_text import plain, plain_data
 from results.ranking import mark_front, rank
-from results.reader import Reader
+from results.reader import Current, Reader
 from results.record import Record
 from results.scores import Evidence, gather, score
-from results.training import student_training, unequal_tokens
+from results.stale import Present, mark_stale
+from results.training import drawable, student_training, unequal_tokens
+from results.verification import of_row, verifications
 
 RECIPES = ("shared", "paper", "none")
 """The order of the groups in a tab."""
 REFERENCE = "identity"
+REPRODUCED = ("sweep", "code")
+"""Parts of a record's provenance that `weighin reproduce` prints, and that a board has no room for."""
 
 
-def board(reader: Reader, sweep: str | None = None) -> Board:
-    """The board of one sweep, or of everything in the store.
+def board(reader: Reader, sweep: str | None = None, present: Present | None = None, *, curves: bool = True) -> Board:
+    """The board of one sweep, or of everything in the store; without loss curves where no rendering needs them.
 
     A tab per (teacher, budget); rows of different recipe kinds are in separate groups and never ranked together, nor
-    are `shared` recipes that differ. Controls stand beside their rows and are never ranked. Raises `StoreError` on
-    records that cannot be read.
+    are `shared` recipes that differ. Controls stand beside their rows and are never ranked. Files that are no readable
+    records are named in `rejected`. `present` is what the present code offers, by which rows are stale.
     """
-    everything = reader.records()
-    records = choose(everything, sweep)
+    with np.errstate(all="ignore"):  # Hostile numbers become infinite, and are shown so.
+        return _board(current(reader, sweep, curves=curves), reader, sweep, present)
+
+
+def _board(found: Current, reader: Reader, sweep: str | None, present: Present | None) -> Board:
+    records = found.records
+    told: dict[str, Any] = {"notes": (*found.notes, *rejection(found.rejected)), "rejected": tuple(found.rejected)}
     if not records:
-        return Board(sweep, message=_nothing(sweep, {record.sweep for record in everything}))
+        message = ". ".join([_nothing(sweep, set(found.sweeps)), *told["notes"]])
+        return Board(sweep, message=message, **told)
     rows, evidence = build_rows(records, reader)
+    rows = with_verifications(mark_stale(rows, evidence, present), records, reader)
     tabs = []
     for teacher in sorted({row.teacher for row in rows}):
         own = [row for row in rows if row.teacher == teacher and row.control is None]
         front = {row.id: row for group in _groups(own) for row in mark_front(group.rows, _columns(own, evidence))}
         controls = [row for row in rows if row.control]
         tabs += _tabs(teacher, [front.get(row.id, row) for row in own], controls, evidence)
-    return Board(sweep, tuple(tabs))
+    tabs = [replace(tab, notes=(*tab.notes, *damage(tab), *told["notes"])) for tab in tabs]
+    return Board(sweep, tuple(tabs), **told)
 
 
 def build_rows(records: Sequence[Record], reader: Reader) -> tuple[list[Row], dict[str, Evidence]]:
     """Every row with its scores, not ranked yet, and the samples behind them; `records` are sorted by row and seed."""
     users = count_users(records)
-    rows, evidence = [], {}
-    for name, members in groupby(records, key=lambda record: record.row):
-        cells = list(members)
-        evidence[name] = gather(cells, reader, main_only=True)
-        rows.append(build_row(cells, evidence[name], users))
-    return rows, evidence
+    cells = {name: list(members) for name, members in groupby(records, key=lambda record: record.row)}
+    gathered = {name: gather(members, reader, main_only=True) for name, members in cells.items()}
+    evidence = with_overall(cells, gathered, reader)
+    rows = [build_row(members, evidence[name], users) for name, members in cells.items()]
+    return rows, {row.id: evidence[name] for row, name in zip(rows, cells, strict=True)}
+
+
+def with_verifications(rows: Iterable[Row], records: Iterable[Record], reader: Reader) -> list[Row]:
+    """The rows with what is known of them from `weighin verify`."""
+    found = verifications(reader)
+    if not found:
+        return list(rows)
+    cells: dict[str, list[Record]] = {}
+    for record in records:
+        cells.setdefault(plain(record.row), []).append(record)
+    return [replace(row, verified=of_row(cells[row.id], found)) for row in rows]
 
 
 def _nothing(sweep: str | None, known: set[str]) -> str:
@@ -61,6 +89,7 @@ def _nothing(sweep: str | None, known: set[str]) -> str:
         return f"No results yet. Run: weighin run{f' {sweep}' if sweep else ''}"
     from difflib import get_close_matches
 
+    known = {plain(name) for name in known}
     close = get_close_matches(sweep or "", sorted(known), n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"sweeps here: {', '.join(sorted(known))}"
     return f"No results of sweep {sweep!r} in this store; {hint}"
@@ -68,28 +97,26 @@ def _nothing(sweep: str | None, known: set[str]) -> str:
 
 def build_row(cells: Sequence[Record], evidence: Evidence, users: Mapping[tuple[str, str], int]) -> Row:
     """A row from its cells (one record per seed); `users` counts who shares each stage."""
-    newest = max(cells, key=age_key)
+    last = newest(cells)
     complete = [cell for cell in cells if cell.status == "complete"]
-    shown = max(complete, key=age_key) if complete else newest
-    same = ("teacher", "method", "budget", "recipe", "recipe_digest", "control")
-    if len({tuple(getattr(c.cell, name) for name in same) for c in cells}) > 1:
-        raise StoreError(f"row {newest.row}: its records describe different cells; the store mixes two row ids")
+    shown = newest(complete) if complete else last
+    assert len({description(cell) for cell in cells}) == 1, "records of one row describe one cell"
     status, reason = _outcome(cells)
     return Row(
-        id=newest.row,
-        teacher=shown.cell.teacher,
-        method=shown.cell.method,
-        fields=shown.cell.fields,
-        budget=shown.cell.budget,
-        recipe=shown.cell.recipe,
-        recipe_digest=shown.cell.recipe_digest,
-        sweep=newest.sweep,
+        id=plain(last.row),
+        teacher=plain(shown.cell.teacher),
+        method=plain(shown.cell.method),
+        fields=plain_data(shown.cell.fields, lines=False),
+        budget=None if shown.cell.budget is None else plain(shown.cell.budget),
+        recipe=plain(shown.cell.recipe),
+        recipe_digest=plain(shown.cell.recipe_digest),
+        sweep=plain(last.sweep),
         status=status,
         reason=reason,
         seeds=tuple(_seed(cell) for cell in cells),
         scores=score(evidence),
         size=shown.size,
-        speed=shown.speed,
+        speed=plain_data(shown.speed, lines=False),
         cost=share(cells, users),
         control=shown.cell.control,
     )
@@ -100,12 +127,12 @@ def _seed(cell: Record) -> Seed:
     return Seed(
         seed=cell.cell.seed,
         status=cell.status,
-        reason=reason,
-        failure=cell.failure,
-        curve=cell.curve,
-        stages=cell.stages,
-        provenance=cell.provenance,
-        tuning=cell.tuning,
+        reason=plain(" ".join(reason.splitlines())),
+        failure=plain_data(cell.failure),
+        curve=drawable(cell.curve),
+        stages=plain_data(cell.stages),
+        provenance=plain_data({k: v for k, v in cell.provenance.items() if k not in REPRODUCED}),
+        tuning=plain_data(cell.tuning),
         **student_training(cell),
     )
 
@@ -131,10 +158,12 @@ def _tabs(teacher: str, rows: Sequence[Row], controls: Sequence[Row], evidence: 
         columns = _columns([*references, *members], evidence)
         groups, comparisons, limits = rank(_groups(members), columns, evidence)
         ordered = [Group(g.recipe, tuple(sorted(g.rows, key=lambda row: _order(row, columns)))) for g in groups]
-        notes = (*_trained(columns), *average_notes(columns, [*references, *members]))
+        every = [*references, *members]
+        notes = (*_trained(columns), *average_notes(columns, every), *overall_notes(columns, every))
         notes += (*unequal_tokens(ordered), *_notes([*references, *members]))
         tab = Tab(teacher, budget, columns, tuple(references), tuple(ordered), tuple(comparisons), notes)
-        tabs.append(replace(tab, detectable=limits, twins=beside(tab.rows, controls, columns, evidence)))
+        twins = beside(tab.rows, controls, columns, evidence)
+        tabs.append(replace(tab, detectable=limits, twins=twins, reported=claims(tab)))
     return tabs
 
 

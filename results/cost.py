@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from results.model import Cost
+from results.plain_text import plain
 from results.record import Record
 
 
@@ -21,7 +22,8 @@ def share(records: Sequence[Record], users: Mapping[tuple[str, str], int]) -> Co
     for record in records:
         for cost in record.costs:
             part = 1 / users[cost.stage, cost.key]
-            by_stage[cost.stage] = by_stage.get(cost.stage, 0.0) + part * cost.worker_s
+            stage = plain(cost.stage)
+            by_stage[stage] = by_stage.get(stage, 0.0) + part * cost.worker_s
             tokens += part * cost.tokens
             flops += part * cost.flops
     return Cost(sum(by_stage.values()), tokens, flops, dict(sorted(by_stage.items())))

@@ -26,6 +26,10 @@ LATENCY_LEGEND = (
     " Latency: ms per generated token at batch 1, of the student and of its dense equivalent; ± is the noise, what two "
     "measurements of one model differ by on that machine, and ≈ a difference within it."
 )
+VERIFIED_LEGEND = (
+    " ✓ beside a row: its checkpoints were evaluated again and the numbers hold; ✗: they do not (weighin show ROW); "
+    "neither: they are claimed, or were not checked in full."
+)
 MARKS = {"seeds and items": "", "items only": " i", "seeds only": " s"}
 
 
@@ -40,7 +44,9 @@ def legend(board: Board) -> str:
     """What the marks mean, those of the latency and of the gains where there are some."""
     timed = any(row.speed for tab in board.tabs for row in tab.rows)
     gains = any(tab.twins for tab in board.tabs)
-    return LEGEND + (LATENCY_LEGEND if timed else "") + (GAINS_LEGEND if gains else "")
+    marked = any(row.verified and row.verified.mark for tab in board.tabs for row in tab.rows)
+    more = ((timed, LATENCY_LEGEND), (gains, GAINS_LEGEND), (marked, VERIFIED_LEGEND))
+    return LEGEND + "".join(text for shown, text in more if shown)
 
 
 def value(summary: Summary) -> str:
@@ -157,5 +163,11 @@ def titles(columns: Sequence[Column]) -> dict[str, str]:
 
 
 def status(row: Row) -> str:
-    """`complete`, or the status with its reason."""
-    return f"{row.status}: {row.reason}" if row.reason else row.status
+    """`complete`, or the status with its reason; of a stale row why it is, and what refreshes it."""
+    told = f"{row.status}: {row.reason}" if row.reason else row.status
+    return f"{told}; stale: {row.stale}" if row.stale else told
+
+
+def seeds(row: Row) -> str:
+    """`3`, or `7/10` where seeds lack a result."""
+    return str(len(row.seeds)) if row.num_complete == len(row.seeds) else f"{row.num_complete}/{len(row.seeds)}"

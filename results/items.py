@@ -17,6 +17,9 @@ from results.record import Measured
 
 Scale = Literal["linear", "log", "proportion"]
 
+DAMAGED = "items file is damaged"
+UNUSABLE = (ArithmeticError, AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError)
+"""What reading and counting raise of a file that holds other than items: any table may stand there."""
 AGREEMENT = 1e-5
 """Items explain a recorded value when they reproduce it to this relative error."""
 
@@ -57,7 +60,10 @@ def from_scale(value: float, scale: Scale) -> float:
 def sample(measured: Measured, reader: Reader) -> Sample:
     """Read a measurement's items and check that they reproduce its value; without them, the value alone."""
     columns, missing = read_items(measured, reader)
-    return sample_of(measured.metric, measured.value, columns, missing)
+    try:
+        return sample_of(measured.metric, measured.value, columns, missing)
+    except UNUSABLE:
+        return sample_of(measured.metric, measured.value, None, DAMAGED)
 
 
 def sample_of(metric: str, measured: float, columns: Columns | None, missing: str = "") -> Sample:
@@ -101,14 +107,13 @@ def read_items(measured: Measured, reader: Reader) -> tuple[Columns | None, str]
         return None, "no items stored"
     try:
         data = reader.read_bytes(measured.items_path)
+        if measured.items_sha256 is not None and hashlib.sha256(data).hexdigest() != measured.items_sha256:
+            return None, DAMAGED
+        columns = _of(measured.metric, _columns(data))
     except FileNotFoundError:
         return None, "items file is gone"
-    if measured.items_sha256 is not None and hashlib.sha256(data).hexdigest() != measured.items_sha256:
-        return None, "items file is damaged"
-    columns = _columns(data)
-    if columns is None:
-        return None, "items file is damaged"
-    columns = _of(measured.metric, columns)
+    except UNUSABLE:
+        return None, DAMAGED
     if "item" not in columns or len(columns["item"]) < 2:
         return None, "fewer than two items"
     if len(np.unique(columns["item"])) < len(columns["item"]):
@@ -116,12 +121,17 @@ def read_items(measured: Measured, reader: Reader) -> tuple[Columns | None, str]
     return columns, ""
 
 
-def _columns(data: bytes) -> Columns | None:
-    import pyarrow
+def _columns(data: bytes) -> Columns:
+    """The columns of a Parquet file; items that are counted are named by their numbers."""
     import pyarrow.parquet
+    from pyarrow import types
 
-    try:
-        table = pyarrow.parquet.ParquetFile(io.BytesIO(data)).read()
-    except (pyarrow.ArrowInvalid, OSError):
-        return None
-    return {name: table.column(name).to_numpy() for name in table.column_names}
+    table = pyarrow.parquet.ParquetFile(io.BytesIO(data)).read()
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    if "item" in columns:
+        kind = table.schema.field("item").type
+        if types.is_integer(kind):
+            columns["item"] = np.array([str(number) for number in columns["item"].tolist()], dtype=object)
+        elif not (types.is_string(kind) or types.is_large_string(kind)):
+            raise ValueError(f"items are named by {kind}")
+    return columns

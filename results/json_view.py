@@ -12,6 +12,7 @@ from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
+from results.claims import claim_json
 from results.model import Board, Column, Row, Score, Seed, Tab, Twin
 
 FORMAT = 1
@@ -24,7 +25,10 @@ def dumps(board: Board) -> str:
             "format": FORMAT,
             "sweep": board.sweep,
             "message": board.message,
+            "notes": list(board.notes),
+            "rejected": [asdict(each) for each in board.rejected],
             "tabs": [tab_json(tab) for tab in board.tabs],
+            **({"changes": asdict(board.changes)} if board.changes else {}),
         }
     )
 
@@ -55,6 +59,7 @@ def tab_json(tab: Tab) -> dict[str, Any]:
         "detectable": {key: asdict(found) for key, found in tab.detectable.items()},
         "notes": list(tab.notes),
         "controls": [twin_json(twin) for twin in tab.twins],
+        "reported": [claim_json(claim) for claim in tab.reported],
     }
 
 
@@ -73,6 +78,7 @@ def row_json(row: Row) -> dict[str, Any]:
     """One row in its blocks."""
     return {
         "id": row.id,
+        "store": row.store,
         "teacher": row.teacher,
         "method": row.method,
         "fields": row.fields,
@@ -81,11 +87,14 @@ def row_json(row: Row) -> dict[str, Any]:
         "recipe_digest": row.recipe_digest,
         "status": row.status,
         "reason": row.reason,
+        "stale": row.stale,
+        "refresh": row.refresh,
         "seeds": [_seed_json(seed) for seed in row.seeds],
         "quality": {key: _score_json(score) for key, score in row.scores.items()},
         "size": row.size.model_dump() if row.size else None,
         "speed": row.speed.model_dump() if row.speed else None,
         "cost": asdict(row.cost),
+        "verified": asdict(row.verified) | {"mark": row.verified.mark} if row.verified else None,
         "run": {"sweep": row.sweep, "seeds": {str(s.seed): _run_json(s.stages, s.provenance) for s in row.seeds}},
     }
 

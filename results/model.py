@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from results.power import Detectable
+from results.reader import Rejected
 from results.record import Control, ControlKind, Failure, SizeCard, Tuning
 from results.speed_card import SpeedCard
 from results.statistics import Summary
+from results.verification import RowVerification
+
+if TYPE_CHECKING:
+    from results.changes import Changes
+    from results.claims import Claim
 
 GAIN_FROM: Mapping[ControlKind, str] = {"no_teacher": "distillation", "random_init": "decomposition"}
 """What a row has that its control has not."""
@@ -34,7 +40,7 @@ class Column:
     @property
     def key(self) -> str:
         """Unique on a board."""
-        return "|".join((self.protocol, self.metric, self.data, self.settings, self.when))
+        return "|".join((self.protocol, self.metric, self.data, self.settings, self.when, self.unit, self.arrow))
 
     @property
     def arrow(self) -> str:
@@ -112,6 +118,20 @@ class Row:
     control: Control | None = None
     stale: str = ""
     """Why the row is out of date, and the command that refreshes it; a stale row is greyed and on no front."""
+    refresh: str = ""
+    """That command alone."""
+    verified: RowVerification | None = None
+    """None: its numbers are claimed, and nobody has evaluated it again."""
+
+    @property
+    def num_complete(self) -> int:
+        """Seeds that have a result."""
+        return sum(seed.status == "complete" for seed in self.seeds)
+
+    @property
+    def store(self) -> str:
+        """On a board of several stores, where its seeds came from: `a`, or `a, b`."""
+        return ", ".join(sorted({str(seed.provenance["store"]) for seed in self.seeds if "store" in seed.provenance}))
 
     @property
     def label(self) -> str:
@@ -195,6 +215,8 @@ class Tab:
     """Controls of the tab's rows, in the order of the rows."""
     detectable: Mapping[str, Detectable] = field(default_factory=dict)
     """Column key -> the smallest difference that it can show, and the noise of a seed; where something gives them."""
+    reported: Sequence[Claim] = ()
+    """What papers say about the tab's teacher and methods, never ranked."""
 
     @property
     def rows(self) -> list[Row]:
@@ -219,3 +241,9 @@ class Board:
     sweep: str | None
     tabs: Sequence[Tab] = field(default_factory=tuple)
     message: str = ""
+    changes: Changes | None = None
+    """Since another board, when one was asked for."""
+    notes: Sequence[str] = ()
+    """What a reader has to know of the whole board, such as stores that disagree."""
+    rejected: Sequence[Rejected] = ()
+    """Files that are no readable records, with the reason."""

@@ -76,6 +76,26 @@ function gains() {
     make("tbody", {}, lines)));
 }
 
+function reported() {
+  const { head, numeric, lines, legend } = tab().reported, kind = place => numeric.includes(place) ? "number" : "text";
+  const cell = (text, place) => make(place ? "td" : "th", { class: place ? kind(place) : null, scope: place ? null : "row" }, text);
+  return [make("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Reported elsewhere" },
+    make("table", { id: "reported" }, make("caption", {}, `${tab().heading}: reported elsewhere`),
+      make("thead", {}, make("tr", {}, head.map((title, place) => make("th", { scope: "col", class: kind(place) }, title)))),
+      make("tbody", {}, lines.map(cells => make("tr", { class: "row" }, cells.map(cell)))))), make("p", { class: "hint" }, legend)];
+}
+
+// A long note is folded; files that are not shown have a list of their own.
+function notes() {
+  const told = [...new Set([...board.notes, ...tab().notes])].filter(note => !board.rejected.length || !note.includes(board.rejected[0]));
+  return told.map(note => note.length < 260 ? make("p", { class: "note" }, note)
+    : make("details", { class: "note" }, make("summary", {}, note.slice(0, 160) + " …"), note));
+}
+
+function unfolded(title, lines, open = false) {
+  return lines.length ? make("details", { class: "more-notes", open }, make("summary", {}, title), make("ul", {}, lines.map(line => make("li", {}, line)))) : "";
+}
+
 function panel() {
   const here = tab(), views = viewsHere();
   const metrics = here.columns.length > 1 ? make("label", { class: "metric" }, "Metric ", make("select", { id: "metric" },
@@ -83,8 +103,11 @@ function panel() {
   find("panel").setAttribute("aria-labelledby", `panel-${state.tab}`);
   find("panel").replaceChildren(
     make("div", { class: "top" }, make("h2", {}, here.heading), make("p", { class: "summary" }, here.summary), metrics),
-    ...here.notes.map(note => make("p", { class: "note" }, note)),
+    ...notes(),
+    board.changes ? unfolded(board.changes.title, board.changes.lines, board.changes.lines.length <= 5) : "",
+    unfolded(`${board.rejected.length} files that are not shown`, board.rejected),
     make("div", { class: "answers", id: "answers" }, answers()),
+    unfolded("The smallest differences that this tab can show", here.resolution),
     tabs("Views", views.map(view => [view, VIEWS[view]]), state.view, "view"),
     make("div", { id: "view", role: "tabpanel", "aria-labelledby": `view-${state.view}` }));
   view();
@@ -92,8 +115,8 @@ function panel() {
 
 function view() {
   find("view").setAttribute("aria-labelledby", `view-${state.view}`);
-  const shown = state.view === "table" ? drawTable() : [state.view === "gains" ? gains() : plotPanel()];
-  find("view").replaceChildren(...shown);
+  const shown = { table: drawTable, gains: () => [gains()], reported }[state.view] ?? (() => [plotPanel()]);
+  find("view").replaceChildren(...shown());
   if (state.view === "table") drawRows();
   else plotView();
 }

@@ -6,9 +6,25 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from results.formatting import before, count, duration, gain_cell, interval, legend, ranks, status, titles, value
+from results.changes import sentences
+from results.formatting import (
+    before,
+    count,
+    duration,
+    gain_cell,
+    interval,
+    legend,
+    ranks,
+    resolution,
+    seeds,
+    status,
+    titles,
+    value,
+)
 from results.model import Board, Column, Row, Score, Tab, Twin
 from results.plots import AXES, axes, colours, columns_of, fronts, has_curves, is_log, recipe_key, recipes
+from results.reported_view import HEAD, NUMERIC, line, number, on_tab
+from results.reported_view import LEGEND as REPORTED_LEGEND
 from results.speed_view import latency
 from results.table import heading
 
@@ -26,10 +42,20 @@ def board_data(board: Board) -> dict[str, Any]:
     return {
         "sweep": board.sweep or "",
         "message": board.message,
+        "notes": list(board.notes),
+        "rejected": [str(each) for each in board.rejected],
+        "changes": _changes(board),
         "legend": legend(board),
         "axes": AXES,
         "tabs": [_tab(tab, palette, names[tab.teacher], marked[tab.teacher]) for tab in board.tabs],
     }
+
+
+def _changes(board: Board) -> dict[str, Any] | None:
+    """What changed since another board, a line each."""
+    if board.changes is None:
+        return None
+    return {"title": f"Changed since {board.changes.since}", "lines": list(sentences(board.changes))}
 
 
 def column_names(columns: Sequence[Column]) -> dict[str, str]:
@@ -59,8 +85,9 @@ def _tab(
     counts += [(sum(bool(row.stale) for row in tab.rows), "stale")]
     spent = sum(row.cost.worker_s for row in [*tab.rows, *(twin.row for twin in tab.twins)])
     labels = {row.id: row.label for row in tab.rows}
+    said = _said(tab)
     rows = [
-        _row(row, place, name != "reference", tab, palette, names, marked, labels)
+        _row(row, place, name != "reference", tab, palette, names, marked, labels, said)
         for place, (name, members) in enumerate(tab.sections)
         for row in members
     ]
@@ -71,12 +98,34 @@ def _tab(
         "heading": heading(tab),
         "summary": " · ".join([*(f"{n} {kind}" for n, kind in counts if n), f"{duration(spent)} of workers' time"]),
         "notes": list(tab.notes),
+        "resolution": resolution(tab),
+        "reported": _reported(tab),
         "columns": [_column(column, names[column.key]) for column in tab.columns],
         "sections": [name[0].upper() + name[1:] for name, _ in tab.sections],
         "rows": rows,
         "gains": [_gain(row, twin, tab, names) for row in tab.rows for twin in tab.twins_of(row)],
         "curves": has_curves(tab),
     }
+
+
+def _reported(tab: Tab) -> dict[str, Any] | None:
+    """What papers say, those by a protocol of the tab first; never ranked."""
+    if not tab.reported:
+        return None
+    near, _ = on_tab(tab)
+    claims = [*near, *(claim for claim in tab.reported if claim not in near)]
+    numeric = [place for place, name in enumerate(HEAD) if name in NUMERIC]
+    return {"head": list(HEAD), "numeric": numeric, "lines": [line(c) for c in claims], "legend": REPORTED_LEGEND}
+
+
+def _said(tab: Tab) -> dict[tuple[str, str], str]:
+    """(Row, column key) -> what papers report of a model of its method and size by the same protocol."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for claim in tab.reported:
+        for other in claim.measured:
+            if other.same_size and claim.reported.column.match == "same":
+                found.setdefault((other.row, other.column), []).append(number(claim.reported.value))
+    return {place: f"reported {', '.join(dict.fromkeys(values))}" for place, values in found.items()}
 
 
 def _column(column: Column, name: str) -> dict[str, Any]:
@@ -104,6 +153,7 @@ def _row(
     names: Mapping[str, str],
     marked: Mapping[tuple[str, str], list[str]],
     labels: Mapping[str, str],
+    said: Mapping[tuple[str, str], str],
 ) -> dict[str, Any]:
     scores = {
         names[c.key]: _score(row.scores[c.key], marked.get((row.id, c.key), []), labels)
@@ -121,7 +171,9 @@ def _row(
         "colour": palette.get(row.label) if ranked else None,
         "at": axes(row),
         "scores": scores,
-        "seeds": len(row.seeds),
+        "seeds": row.num_complete,
+        "seen": seeds(row),
+        "store": row.store,
         "tokens": max((seed.tokens for seed in row.seeds), default=0),
         "worker_s": row.cost.worker_s,
         "cost": duration(row.cost.worker_s),
@@ -131,6 +183,11 @@ def _row(
         data |= {"params": count(row.size.params), "fraction": f"{row.size.params_fraction:.3f}"}
     if row.speed:
         data["latency"] = latency(row.speed)
+    if row.verified:
+        data |= {"mark": row.verified.mark, "verified": row.verified.text}
+    for column in tab.columns:
+        if (row.id, column.key) in said and names[column.key] in scores:
+            scores[names[column.key]]["said"] = said[row.id, column.key]
     return data | {name: text for name, text in (("reason", row.reason), ("stale", row.stale)) if text}
 
 
@@ -165,5 +222,5 @@ def _gain(row: Row, twin: Twin, tab: Tab, names: Mapping[str, str]) -> dict[str,
         "cells": cells,
         "cost": duration(control.cost.worker_s),
         "worker_s": control.cost.worker_s,
-        "seeds": len(control.seeds),
+        "seeds": seeds(control),
     }

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 from results.formatting import MARKS, count, duration, interval, status, value
 from results.model import Row, Score, Seed, Tab
 from results.plots import row_curves
+from results.size_view import size_facts
 from results.speed_view import speed_facts
 from results.training import training_facts
 
@@ -18,7 +19,7 @@ from results.training import training_facts
 def details(row: Row, tab: Tab, stores: Sequence[str]) -> dict[str, Any]:
     """Commands, facts, seeds and loss curves of one row."""
     return {
-        "commands": commands(row.id, stores),
+        "commands": [*commands(row.id, stores), *([row.refresh] if row.refresh else [])],
         "facts": [[name, text] for name, text in _facts(row, tab).items() if text],
         "seeds": [_seed(seed) for seed in row.seeds],
         "curves": _curves(row),
@@ -42,16 +43,14 @@ def without_password(url: str) -> str:
 def _facts(row: Row, tab: Tab) -> dict[str, str]:
     facts: dict[str, str] = {"row": row.id, "sweep": row.sweep, "recipe": f"{row.recipe} {row.recipe_digest}".strip()}
     facts |= {"status": status(row), "out of date": row.stale}
+    facts["checked"] = row.verified.text if row.verified else "claimed: nobody has evaluated it again"
+    facts["store"] = row.store
     facts |= training_facts(row)
     for column in tab.columns:
         if column.key in row.scores:
             facts[f"{column.protocol} {column.metric}"] = _evidence(row.scores[column.key])
-    if size := row.size:
-        facts["parameters"] = (
-            f"{size.params:,}; {size.params_without_embedding:,} without the embedding, "
-            f"{size.params_without_output:,} without a separate output matrix"
-        )
-        facts["stored"] = f"{count(size.stored_bytes)}B, {count(size.materialised_bytes)}B made dense"
+    if row.size:
+        facts |= size_facts(row.size, row.method)
     if row.speed:
         facts |= speed_facts(row.speed)
     stages = ", ".join(f"{name} {duration(s)}" for name, s in row.cost.worker_s_by_stage.items())

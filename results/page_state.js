@@ -3,7 +3,7 @@
 const board = JSON.parse(document.getElementById("board").textContent);
 const VIEWS = {
   table: "Table", gains: "Gains", front: "Quality against cost", curves: "Loss curves", glue: "GLUE by task",
-  perplexity: "Perplexity by protocol", cost: "Cost by stage",
+  perplexity: "Perplexity by protocol", cost: "Cost by stage", reported: "Reported elsewhere",
 };
 const state = { tab: 0, view: "table", metric: "", axis: "params", sort: [], filter: "", columns: null, open: [] };
 
@@ -66,7 +66,7 @@ function matcher(text) {
 }
 
 function words(row) {
-  row.words ??= [row.label, row.id, row.status, row.reason ?? "", row.stale ? "stale " + row.stale : "", row.recipe]
+  row.words ??= [row.label, row.id, row.status, row.reason ?? "", row.store, row.mark ?? "claimed", row.stale ? "stale " + row.stale : "", row.recipe]
     .join(" ").toLowerCase();
   return row.words;
 }
@@ -76,7 +76,7 @@ function viewsHere() {
   const shown = {
     table: true, gains: here.gains.length, curves: here.curves, cost: rows.some(row => Object.keys(row.stages).length),
     front: here.columns.length && rows.some(row => Object.keys(row.at).length > 1),
-    glue: here.columns.some(column => column.view === "glue"),
+    reported: here.reported, glue: here.columns.some(column => column.view === "glue"),
     perplexity: here.columns.some(column => column.view === "perplexity"),
   };
   return Object.keys(VIEWS).filter(view => shown[view]);

@@ -22,8 +22,10 @@ function columns(here) {
     number("cost", "cost", row => row.worker_s, row => row.cost),
     number("flops", "training FLOPs", row => row.at.flops, told(row => row.at.flops), false),
     number("tokens", "training tokens", row => row.tokens, row => row.tokens ? short(row.tokens) : "–", false),
-    number("seeds", "seeds", row => row.seeds, row => String(row.seeds)),
+    number("seeds", "seeds", row => row.seeds, row => row.seen),
     text("status", "status", row => row.stale ? "stale" : row.status),
+    text("checked", "checked", row => row.verified ?? "claimed"),
+    ...(here.rows.some(row => row.store) ? [text("store", "store", row => row.store, true)] : []),
     text("id", "row", row => row.id),
   ];
 }
@@ -86,6 +88,8 @@ function methodCell(row) {
   const kind = row.stale ? "stale" : row.status;
   return [
     name,
+    row.mark ? make("span", { class: `badge ${row.mark === "✓" ? "holds" : "fails"}`, title: row.verified },
+      row.mark === "✓" ? "✓ re-evaluated" : "✗ does not hold") : null,
     kind === "complete" ? null : make("span", { class: "badge" }, kind),
     row.fields ? make("small", {}, row.fields) : null,
     row.reason ? make("small", { class: "reason" }, row.reason) : null,
@@ -104,7 +108,8 @@ function scoreCell(row, column) {
         front ? make("span", { class: "front", title: "on the Pareto front of quality and parameters" }, "◆") : null,
         score.r ? make("span", { class: "rank", title: "ranks that the data allow" }, score.r) : null,
         make("b", {}, score.t)),
-      make("small", {}, [score.before, score.i].filter(Boolean).join(" "))));
+      make("small", {}, [score.before, score.i].filter(Boolean).join(" ")),
+      score.said ? make("small", {}, score.said) : null));
 }
 
 const toScale = (column, value) => column.log ? Math.log(value) : value;

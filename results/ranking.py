@@ -119,7 +119,8 @@ def mark_front(rows: Sequence[Row], columns: Iterable[Column]) -> list[Row]:
         front = {
             name
             for name, (size, good) in points.items()
-            if not any(other > good and weight <= size * (1 + SIZE_SLACK) for weight, other in points.values())
+            if isfinite(good)
+            and not any(other > good and weight <= size * (1 + SIZE_SLACK) for weight, other in points.values())
         }
         marked = [
             replace(row, scores={**row.scores, column.key: replace(row.scores[column.key], pareto=True)})

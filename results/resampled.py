@@ -32,7 +32,7 @@ def item_limits(measured: Sequence[Measured], samples: Sequence[Sample], reader:
     """
     first, parts = samples[0], []
     for each, sample in zip(measured, samples, strict=True):
-        columns = read_items(each, reader)[0]
+        columns = None if sample.items is None else read_items(each, reader)[0]
         found = None if columns is None else reading_of(each.metric, to_scale(each.value, first.scale), columns)
         if found is None or sample.items is None or first.items is None:
             return None

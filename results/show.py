@@ -8,20 +8,23 @@ from difflib import get_close_matches
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from results.board import build_row
+from results.board import build_row, with_verifications
 from results.cost import count_users
 from results.errors import StoreError
 from results.formatting import count, duration, gain_cell, interval, status, value
 from results.gains import beside
 from results.json_view import column_json, render, row_json, twin_json
-from results.load import choose
+from results.load import current
 from results.model import Column, Row, Seed, Twin
+from results.overall import REFERENCE, with_overall
 from results.reader import Reader
 from results.record import Record
 from results.resampled import item_limits
 from results.scores import Evidence, column_of, gather
+from results.size_view import COUNTS, size_facts
 from results.speed_card import SpeedCard
 from results.speed_view import figures, measured
+from results.stale import Present, mark_one
 from results.statistics import Summary
 from results.training import training_facts
 
@@ -42,19 +45,27 @@ class Shown:
     """Key of a main column -> limits by the bootstrap over items alone (`results.resampled`)."""
 
 
-def show(reader: Reader, target: str) -> Shown:
+def show(reader: Reader, target: str, present: Present | None = None) -> Shown:
     """Find `ROW` or `ROW#seed`; raises `StoreError` with the nearest id when there is none.
 
     A stage's cost is split over all the cells in the store that use it, as on the board of everything.
     """
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        return _show(reader, target, present)
+
+
+def _show(reader: Reader, target: str, present: Present | None) -> Shown:
     name, _, seed = target.partition("#")
-    records = choose(reader.records())
+    records = current(reader).records
     own = [record for record in records if record.row == name and seed in ("", str(record.cell.seed))]
     if not own:
         raise StoreError(_unknown(target, [r.id if seed else r.row for r in records]))
-    evidence = gather(own, reader, main_only=False)
+    evidence = _evidence(name, own, records, reader)
     users = count_users(records)
-    row = build_row(own, evidence, users)
+    row = mark_one(build_row(own, evidence, users), records, present)
+    (row,) = with_verifications([row], own, reader)
     columns = sorted(
         (column for column in evidence.samples if column.when == "final"),
         key=lambda column: (not column.main, column.key),
@@ -80,6 +91,17 @@ def _resampled(
         ):
             found[column.key] = limits
     return found
+
+
+def _evidence(name: str, own: Sequence[Record], records: Sequence[Record], reader: Reader) -> Evidence:
+    """Of a row, its overall scores included, for which the teacher's own row is read, too."""
+    cells = {name: own}
+    for reference, theirs in groupby(records, key=lambda record: record.row):
+        first, *others = theirs
+        if (first.cell.method, first.cell.teacher) == (REFERENCE, own[0].cell.teacher):
+            cells.setdefault(reference, [first, *others])
+    gathered = {each: gather(of, reader, main_only=each != name) for each, of in cells.items()}
+    return with_overall(cells, gathered, reader)[name]
 
 
 def _twins(
@@ -111,7 +133,9 @@ def as_json(shown: Shown) -> str:
         str(s.seed): {"failure": s.failure.model_dump() if s.failure else None, "curve": list(s.curve)}
         for s in shown.row.seeds
     }
+    rules = {each.field: {"rule": each.rule, "about": each.about} for each in COUNTS}
     more: dict[str, Any] = {
+        "size_rules": rules,
         "columns": [column_json(c) for c in shown.columns],
         "controls": [twin_json(t) for t in shown.twins],
     }
@@ -132,7 +156,7 @@ def as_terminal(shown: Shown) -> RenderableType:
     if shown.twins:
         parts.append(_pairs("gains (positive is better)", _gains(shown)))
     if row.size:
-        parts.append(_pairs("size", _size(row)))
+        parts.append(_pairs("size", size_facts(row.size, row.method)))
     if row.speed:
         parts += _speed(row.speed)
     stages = {name: duration(seconds) for name, seconds in row.cost.worker_s_by_stage.items()}
@@ -152,6 +176,7 @@ def _cell(row: Row) -> dict[str, str]:
         "seeds": ", ".join(str(seed.seed) for seed in row.seeds),
         **training_facts(row),
         "status": status(row),
+        "verified": row.verified.text if row.verified else "claimed; nobody has evaluated it again (weighin verify)",
     } | ({"control": f"{row.control.kind} of {row.control.of}"} if row.control else {})
 
 
@@ -166,15 +191,6 @@ def _gains(shown: Shown) -> dict[str, str]:
                     f"{gain_cell(twin, column)}  {over}"
                 )
     return pairs
-
-
-def _size(row: Row) -> dict[str, str]:
-    assert row.size is not None
-    card = row.size.model_dump()
-    fraction = card.pop("params_fraction")
-    return {"params": f"{card.pop('params'):,} ({fraction:.4f} of the teacher)"} | {
-        name: f"{number:,}" for name, number in card.items()
-    }
 
 
 def _speed(speed: SpeedCard) -> list[RenderableType]:

@@ -4,71 +4,81 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from results.record_types import Amount, Count, Finite, Name, Part
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FormSpeed(_Part):
+class FormSpeed(Part):
     """One form of a student. Times are medians; None is what was not, or could not be measured."""
 
-    prefill_ms: float
+    prefill_ms: Amount
     """Batch 1: one pass over the prompt, which fills the key/value cache and gives the next token."""
-    prefill_p99_ms: float | None = None
+    prefill_p99_ms: Amount | None = None
     """99th percentiles are of 100 passes or more."""
-    decode_ms: float | None = None
+    decode_ms: Amount | None = None
     """Batch 1: one further token with the cache."""
-    decode_p99_ms: float | None = None
-    prefill_tokens_per_s: float
+    decode_p99_ms: Amount | None = None
+    """99th percentile of the same."""
+    prefill_tokens_per_s: Amount
     """A large batch: prompt tokens."""
-    decode_tokens_per_s: float | None = None
+    decode_tokens_per_s: Amount | None = None
     """A large batch: generated tokens, with the cache, the prompt's pass not counted."""
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Count | None = None
     """Weights, cache and activations, over what the process had before."""
-    load_s: float | None = None
+    load_s: Amount | None = None
     """From the model's directory to a model on its device, files in the page cache."""
-    energy_j_per_token: float | None = None
+    energy_j_per_token: Finite | None = None
     """Batch 1: per generated token, by the hardware's own counter."""
 
 
-class SpeedNoise(_Part):
+class SpeedNoise(Part):
     """By what two measurements of one model differ, relative: 0.03 is 3 %. A smaller difference is none."""
 
-    prefill: float
-    decode: float
-    prefill_throughput: float
-    decode_throughput: float
+    prefill: Amount
+    """Of `prefill_ms`."""
+    decode: Amount
+    """Of `decode_ms`."""
+    prefill_throughput: Amount
+    """Of `prefill_tokens_per_s`."""
+    decode_throughput: Amount
+    """Of `decode_tokens_per_s`."""
 
 
-class SpeedSettings(_Part):
+class SpeedSettings(Part):
     """What the figures were measured with."""
 
-    device: str
+    device: Name
     """`cpu`, or the GPU's name."""
-    threads: int
-    dtype: str
-    prompt_tokens: int
-    generated_tokens: int
+    threads: Count
+    """Of torch."""
+    dtype: Name
+    """Of weights and activations."""
+    prompt_tokens: Count
+    """In a pass over the prompt."""
+    generated_tokens: Count
     """In a round at batch 1; a quarter as many in one at `batch`."""
-    batch: int
+    batch: Count
     """Of the throughputs."""
-    warm_up_rounds: int
-    latency_rounds: int
+    warm_up_rounds: Count
+    """Rounds that are not counted."""
+    latency_rounds: Count
     """Rounds at batch 1, of the factorised form; the materialised one has half as many, since it has no A/A."""
-    throughput_rounds: int
-    energy_source: str | None = None
+    throughput_rounds: Count
+    """The same at `batch`."""
+    energy_source: Name | None = None
+    """The counter that joules were read from."""
 
 
-class SpeedCard(_Part):
+class SpeedCard(Part):
     """Measured on `hardware`; never part of quality."""
 
-    hardware: str
+    hardware: Name
+    """Class of the machine: figures of different ones are not comparable."""
     factorised: FormSpeed
+    """The student as it is."""
     materialised: FormSpeed | None = None
     """The dense equivalent; None where a layer has none."""
     noise: SpeedNoise | None = None
+    """None in a card of schema 1."""
     settings: SpeedSettings | None = None
     """None in a card of schema 1, which had no noise, computed the logits of all positions without a cache, and whose
     peak memory was the whole process's."""

@@ -3,6 +3,7 @@
 Layout:
     store.json                              schema version
     records/<row>-<seed>-<digest>.json      one immutable record per outcome of a cell
+    views/records.parquet                   the same in one file, made from them at any time
     artifacts/<stage>/<key>/manifest.json   present = complete; put if absent, names the attempt that won
     artifacts/<stage>/<key>/<attempt>/      that attempt's files
     artifacts/<stage>/<key>/<attempt>.json  the ledger's line on an attempt: started, progress, how it ended
@@ -18,13 +19,13 @@ import json
 import os
 import shutil
 import uuid
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from results.errors import StoreError
-from results.load import read_record
+from results.load import parse_record
+from results.reader import Current, Rejected
 from results.record import Record
 
 STORE_SCHEMA = 1
@@ -35,13 +36,24 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        try:
-            self.fs, self.root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise StoreError(f"store {url}: cannot be opened: {error}") from error
-        protocols = self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
-        self.local: Path | None = Path(self.root) if "file" in protocols else None
+        self.local: Path | None = None
+        if "://" not in url and "::" not in url:
+            self.root = os.path.abspath(os.path.expanduser(url))
+            self.local = Path(self.root)
+        elif "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)):
+            self.local = Path(self.root)
         self._check_schema()
+
+    @cached_property
+    def fs(self) -> Any:
+        """The file system; a directory's is needed for nothing, so that nothing is imported for it."""
+        import fsspec
+
+        try:
+            found, self.root = fsspec.core.url_to_fs(self.url)
+        except (ImportError, ValueError) as error:
+            raise StoreError(f"store {self.url}: cannot be opened: {error}") from error
+        return found
 
     def _check_schema(self) -> None:
         try:
@@ -87,7 +99,9 @@ class Store:
         return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in found)
 
     def read_bytes(self, name: str) -> bytes:
-        """Contents of `name`; raises FileNotFoundError."""
+        """Contents of `name`; raises FileNotFoundError, also where the name leads out of the store."""
+        if ".." in name.split("/") or name.startswith("/"):
+            raise FileNotFoundError(f"{name}: not in the store")
         if self.local:
             return (self.local / name).read_bytes()
         data: bytes = self.fs.cat_file(self.path(name))
@@ -150,16 +164,30 @@ class Store:
         shutil.rmtree(directory)
 
     def records(self) -> list[Record]:
-        """Every record, each checked against its schema; raises `StoreError` on one from a newer weighin."""
-        return [self._record(name) for name in self.names("records") if name.endswith(".json")]
+        """Every readable record, each checked against its schema, by the names of their files."""
+        return self.scan()[0]
 
-    def _record(self, name: str) -> Record:
-        return read_record(self.read_json(f"records/{name}"), f"store {self.url}: records/{name}")
+    def scan(self) -> tuple[list[Record], list[Rejected]]:
+        """Every readable record, and every file that is none, with the reason."""
+        from results.view import read_everything
+
+        return read_everything(self)
+
+    def current(self, sweep: str | None = None, *, curves: bool = True) -> Current:
+        """The records that a board of `sweep` shows, from the Parquet view where it is fresh."""
+        from results import view
+
+        return view.current(self, sweep, curves=curves)
 
     def add_record(self, record: Record, digest: str) -> bool:
-        """Publish a record once; `digest` tells outcomes of the same cell apart."""
-        name = f"records/{record.row}-{record.cell.seed}-{digest}.json"
-        return self.put_if_absent(name, record.model_dump_json(indent=1).encode())
+        """Publish a record once; `digest` tells outcomes of the same cell apart.
+
+        What is written is checked as it will be when it is read; raises `StoreError` where it would be rejected.
+        """
+        data = record.model_dump_json(indent=1, warnings=False).encode()
+        written = parse_record(data, f"record {record.id}")
+        name = f"records/{written.row}-{written.cell.seed}-{digest}.json"
+        return self.put_if_absent(name, data)
 
     @staticmethod
     def _scratch_beside(target: Path, data: bytes) -> Path:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from results.formatting import cell, count, duration, gain_cell, legend, resolution, status, titles
+from results.changes import sentences
+from results.formatting import cell, count, duration, gain_cell, legend, resolution, seeds, status, titles
 from results.model import Board, Column, Row, Tab, Twin
+from results.plain_text import csv_safe
+from results.reported_view import HEAD, beside_rows, line, on_tab, rich_claims
+from results.reported_view import LEGEND as REPORTED_LEGEND
 from results.speed_view import SPEED_HEAD, latency, speed_cells
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a text that starts with one of these for a formula."""
 SCORE_PARTS = ("value", "low", "high", "basis", "rank_best", "rank_worst", "pareto", "before")
 GAIN_PARTS = ("gain", "gain_low", "gain_high", "gain_p_holm")
+STATE = ("seeds_complete", "stale", "refresh")
 NUMBERS = ("cost", "seeds")
 """What stands beside the gains over a control: its own."""
 
@@ -29,8 +32,19 @@ def terminal(board: Board) -> RenderableType:
 
     if board.message:
         return Text(board.message)
-    tables = [table for tab in board.tabs for table in (_rich_table(tab), *([_rich_gains(tab)] if tab.twins else []))]
-    return Group(*tables, Text(legend(board), style="dim"))
+    told = (
+        [Text("\n".join([f"changed since {board.changes.since}:", *sentences(board.changes)]))] if board.changes else []
+    )
+    tables = [table for tab in board.tabs for table in _rich_tab(tab)]
+    return Group(*told, *tables, Text(legend(board), style="dim"))
+
+
+def _rich_tab(tab: Tab) -> Iterator[RenderableType]:
+    yield _rich_table(tab)
+    if tab.twins:
+        yield _rich_gains(tab)
+    if found := rich_claims(tab, f"{heading(tab)}: reported elsewhere"):
+        yield found
 
 
 def _rich_table(tab: Tab) -> RenderableType:
@@ -52,9 +66,8 @@ def _rich_table(tab: Tab) -> RenderableType:
         for row in rows:
             table.add_row(*(Text(text) for text in _line(row, tab.columns)), style=_style(row))
         table.add_section()
-    table.caption = Text(
-        "\n".join([*(f"{r.label}: {status(r)}" for r in tab.rows if r.reason), *tab.notes, *resolution(tab)])
-    )
+    told = [f"{row.label}: {status(row)}" for row in tab.rows if row.reason or row.stale]
+    table.caption = Text("\n".join([*told, *tab.notes, *resolution(tab)]))
     return table
 
 
@@ -90,12 +103,12 @@ def _gains_sections(tab: Tab) -> list[tuple[str, list[tuple[Row, Twin]]]]:
 
 
 def _gains_line(row: Row, twin: Twin, columns: Sequence[Column]) -> list[str]:
-    numbers = [duration(twin.row.cost.worker_s), str(len(twin.row.seeds))]
+    numbers = [duration(twin.row.cost.worker_s), seeds(twin.row)]
     return [row.label, twin.gain_from, *(gain_cell(twin, column) for column in columns), *numbers, twin.row.id]
 
 
 def _style(row: Row) -> str:
-    return {"failed": "red", "skipped": "dim"}.get(row.status, "")
+    return {"failed": "red", "skipped": "dim"}.get(row.status, "dim" if row.stale else "")
 
 
 def heading(tab: Tab) -> str:
@@ -117,8 +130,8 @@ def _line(row: Row, columns: Sequence[Column]) -> list[str]:
         *size,
         latency(row.speed) if row.speed else "–",
         duration(row.cost.worker_s),
-        str(len(row.seeds)),
-        row.id,
+        seeds(row),
+        " ".join(filter(None, [row.id, row.verified.mark if row.verified else "", row.store])),
     ]
 
 
@@ -126,8 +139,16 @@ def markdown(board: Board) -> str:
     """GitHub-flavoured Markdown: one table per tab and recipe kind."""
     if board.message:
         return escape_markdown(board.message) + "\n"
-    parts = ["# Leaderboard", *(part for tab in board.tabs for part in _markdown_tab(tab)), legend(board)]
+    parts = ["# Leaderboard", *_markdown_changes(board)]
+    parts += [*(part for tab in board.tabs for part in _markdown_tab(tab)), legend(board)]
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_changes(board: Board) -> list[str]:
+    if board.changes is None:
+        return []
+    told = "\n".join(f"- {escape_markdown(line)}" for line in sentences(board.changes))
+    return [f"## Changed since {escape_markdown(board.changes.since)}", told]
 
 
 def _markdown_tab(tab: Tab) -> list[str]:
@@ -143,7 +164,13 @@ def _markdown_tab(tab: Tab) -> list[str]:
         lines = [head, align, *([*_line(row, tab.columns), status(row)] for row in rows)]
         parts.append(f"### {escape_markdown(recipe)}")
         parts.append(markdown_table(lines))
-    return parts + (_markdown_gains(tab) if tab.twins else [])
+    return parts + (_markdown_gains(tab) if tab.twins else []) + (_markdown_claims(tab) if tab.reported else [])
+
+
+def _markdown_claims(tab: Tab) -> list[str]:
+    near, rest = on_tab(tab)
+    lines = [HEAD, ["---"] * len(HEAD), *map(line, near)]
+    return ["### reported elsewhere", *([markdown_table(lines)] if near else []), rest + REPORTED_LEGEND]
 
 
 def _markdown_gains(tab: Tab) -> list[str]:
@@ -173,12 +200,13 @@ def as_csv(board: Board) -> str:
     """CSV, one line per row and tab, numbers in full; a text that a spreadsheet would run starts with a quote.
 
     Where there are controls, they are lines of the group `controls`, and further columns have what their rows gain.
+    Where something was reported of a row's method by a column's protocol, a further column has it.
     """
     columns = list({column.key: column for tab in board.tabs for column in tab.columns}.values())
     names = titles(columns)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    fixed = ["teacher", "budget", "group", "row", "method", "fields", "status", "reason", "seeds"]
+    fixed = ["teacher", "budget", "group", "row", "store", "method", "fields", "status", "reason", "seeds", *STATE]
     numbers = [
         "params",
         "params_fraction",
@@ -190,14 +218,23 @@ def as_csv(board: Board) -> str:
     ]
     metrics = [f"{names[c.key]} {part}" for c in columns for part in SCORE_PARTS]
     gains = ["control", "control_of", *(f"{names[c.key]} {part}" for c in columns for part in GAIN_PARTS)]
+    claims = [f"{names[c.key]} reported" for c in columns] if any(beside_rows(tab) for tab in board.tabs) else []
     any_twins = any(tab.twins for tab in board.tabs)
-    writer.writerow(map(escape_formula, [*fixed, *numbers, *metrics, *(gains if any_twins else [])]))
+    writer.writerow(map(csv_safe, [*fixed, *numbers, *metrics, *claims, *(gains if any_twins else [])]))
     for tab in board.tabs:
-        lines = [_flat(tab, recipe, row, columns) for recipe, rows in tab.sections for row in rows]
+        told = beside_rows(tab)
+        lines = [
+            [*_flat(tab, recipe, row, columns), *(told.get((row.id, column.key)) for column in columns if claims)]
+            for recipe, rows in tab.sections
+            for row in rows
+        ]
         if any_twins:
             lines = [[*line, *[None] * len(gains)] for line in lines]
-        lines += [[*_flat(tab, "controls", t.row, columns), *_flat_gains(t, columns)] for t in tab.twins]
-        writer.writerows(map(_plain, line) for line in lines)
+        lines += [
+            [*_flat(tab, "controls", t.row, columns), *[None] * len(claims), *_flat_gains(t, columns)]
+            for t in tab.twins
+        ]
+        writer.writerows(map(_plain, cells) for cells in lines)
     return stream.getvalue()
 
 
@@ -213,9 +250,10 @@ def _flat(tab: Tab, recipe: str, row: Row, columns: Sequence[Column]) -> list[ob
         score_cells += [s.value, s.low, s.high, s.basis, *rank, found.pareto, before.value if before else None]
     sizes = [size.params, size.params_fraction, size.macs_per_token, size.stored_bytes] if size else [None] * 4
     fields = "; ".join(f"{name}={value}" for name, value in sorted(row.fields.items()))
-    place = [tab.teacher, tab.budget, recipe, row.id, row.method, fields, row.status, row.reason, len(row.seeds)]
+    place = [tab.teacher, tab.budget, recipe, row.id, row.store, row.method, fields, row.status, row.reason]
+    state = [len(row.seeds), row.num_complete, row.stale, row.refresh]
     tokens = max(seed.tokens for seed in row.seeds)
-    return [*place, *sizes, tokens, row.cost.worker_s, *speed_cells(row.speed), *score_cells]
+    return [*place, *state, *sizes, tokens, row.cost.worker_s, *speed_cells(row.speed), *score_cells]
 
 
 def _flat_gains(twin: Twin, columns: Sequence[Column]) -> list[object]:
@@ -228,10 +266,5 @@ def _flat_gains(twin: Twin, columns: Sequence[Column]) -> list[object]:
 
 def _plain(item: object) -> str:
     if isinstance(item, str):
-        return escape_formula(item)
+        return csv_safe(item)
     return "" if item is None else repr(item) if isinstance(item, float) else str(item)
-
-
-def escape_formula(text: str) -> str:
-    """The text, with a quote before it when a spreadsheet would take it for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from results.formatting import count
 from results.model import Group, Row, Seed
 from results.record import Record, Trial, Tuning
 
+FARTHEST, LARGEST, SMALLEST = 1e18, 1e50, 1e-50
+"""A step or number of tokens, and values of a loss curve, beyond which nothing is drawn."""
 STAGES = ("tune", "distill")
 """Training by the recipe: trials of learning rates, and what follows them."""
 
@@ -17,6 +19,15 @@ def student_training(record: Record) -> dict[str, Any]:
     """`tokens` and `flops` of a cell's student."""
     costs = [cost for cost in record.costs if cost.stage in STAGES]
     return {"tokens": sum(cost.tokens for cost in costs), "flops": sum(cost.flops for cost in costs)}
+
+
+def drawable(curve: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """The points whose place is a number; of what they say, what is a number."""
+    places = [point for point in curve if all(abs(point.get(name, 0)) <= FARTHEST for name in ("step", "tokens"))]
+    return [
+        {name: value if abs(value) >= SMALLEST else 0.0 for name, value in point.items() if abs(value) <= LARGEST}
+        for point in places
+    ]
 
 
 def training_facts(row: Row) -> dict[str, str]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness.errors import SpecError
-from harness.yaml_loader import parse, read
+from harness.yaml_loader import dump, parse, read
 
 
 @pytest.mark.parametrize(
@@ -77,3 +78,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\n")
     with pytest.raises(SpecError, match=r"latin.yaml: cannot be read: .*utf-8"):
         read(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["1e-4", "010", "no", "~", "a: b", "# x", "x\n# y", "[1", "1_0", "2026-01-01", "\x1b[31m"]
+)
+def test_yaml_is_read_back_as_it_was(text: str) -> None:
+    data = {"key": [text, {text: text}], "numbers": [1e-5, 6e-3, 1, 0.66, True, None]}
+    assert parse(dump(data), "") == data
+    assert yaml.safe_load(dump(data))["key"] == data["key"]

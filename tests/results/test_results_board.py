@@ -34,7 +34,8 @@ def test_reading_migrates_old_records_and_refuses_newer_ones(sweep: Any) -> None
     def rename(record: dict[str, Any]) -> dict[str, Any]:
         return {**{k: v for k, v in record.items() if k != "title"}, "row": record["title"]}
 
-    assert read_record(old, "records/x.json", {SCHEMA - 1: rename}).model_dump(mode="json") == data
+    read = read_record(old, "records/x.json", {SCHEMA - 1: rename}).model_dump(mode="json")
+    assert read == {**data, "provenance": {**data["provenance"], "migrated_from": SCHEMA - 1}}
     with pytest.raises(StoreError, match=r"records/x.json.*newer weighin"):
         read_record({**data, "schema_version": SCHEMA + 1}, "records/x.json")
     with pytest.raises(StoreError, match="too old"):
@@ -121,6 +122,9 @@ def test_missing_or_damaged_items_leave_a_value_and_a_note(reader: Any, sweep: A
         ("no interval", "items file is gone"),
         ("no interval", "items file is damaged"),
     ]
+    notes = " | ".join(board(reader).tabs[0].notes)
+    for problem, measured in zip(("gone", "damaged"), record.measured, strict=True):
+        assert f"items file is {problem}, intervals without items: low_rank (aaaaaaaa) {measured.protocol}" in notes
 
 
 def test_a_file_that_is_not_parquet_counts_as_damaged(reader: Any, sweep: Any) -> None:
@@ -192,11 +196,23 @@ def test_different_builds_of_a_teacher_are_noted(reader: Any, sweep: Any) -> Non
     assert "2 different builds" in board(reader).tabs[0].notes[0]
 
 
-def test_two_cells_under_one_row_id_are_an_error(reader: Any, sweep: Any) -> None:
-    sweep.add("aaaaaaaa", "low_rank", seed=0)
-    sweep.add("aaaaaaaa", "prune", seed=1)
-    with pytest.raises(StoreError, match="aaaaaaaa"):
-        board(reader)
+def test_of_two_cells_under_one_row_id_the_one_with_more_records_counts(reader: Any, sweep: Any) -> None:
+    sweep.add("aaaaaaaa", "prune", seed=1, created="2025")
+    for seed in (0, 2):
+        sweep.add("aaaaaaaa", "low_rank", seed=seed)
+    found = board(reader)
+    (row,) = (row for tab in found.tabs for row in tab.rows)
+    assert (row.method, [seed.seed for seed in row.seeds]) == ("low_rank", [0, 2])
+    assert [str(each) for each in found.rejected] == [
+        "record aaaaaaaa#1: describes another cell than the other records of this row"
+    ]
+    assert any("record aaaaaaaa#1" in note for note in found.tabs[0].notes)
+
+
+def test_of_two_cells_with_as_many_records_the_older_counts(reader: Any, sweep: Any) -> None:
+    sweep.add("aaaaaaaa", "prune", seed=1, created="2026-02")
+    sweep.add("aaaaaaaa", "low_rank", seed=0, created="2026-01")
+    assert [row.method for tab in board(reader).tabs for row in tab.rows] == ["low_rank"]
 
 
 def test_the_board_does_not_depend_on_the_order_of_listing(finished: Any, new_reader: Callable[..., Any]) -> None:

@@ -276,8 +276,8 @@ def test_hostile_texts_run_nothing_anywhere(reader: Any, sweep: Any, open_page: 
         m.model_copy(update={"protocol": evil + m.protocol, "data": evil, "unit": evil}) for m in first.measured
     ]
     reader.clear()
-    sweep.add("bbbbbbbb", "x", cell=cell, measured=measured, provenance={evil: evil}, stages={evil: evil})
-    sweep.add(evil, "x", cell=cell, status="failed", reason=evil, log_tail=evil)
+    sweep.add("bbbbbbbb", "x", cell=cell, measured=measured, provenance={evil: evil})
+    sweep.add("cccccccc", "x", cell=cell, status="failed", reason=evil, log_tail=evil)
     tab = open_page(page(board(reader), [evil]))
     for opener in tab.locator(TABLE).all():
         opener.click()

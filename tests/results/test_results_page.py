@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from typing import Any
@@ -14,11 +15,16 @@ from typing import Any
 import pytest
 
 from results.board import board
+from results.changes import Changes
+from results.formatting import resolution
+from results.model import Board
 from results.page import SCRIPTS, page, script_json
 from results.page_data import board_data
 from results.page_details import all_details, commands
+from results.reader import Rejected
+from results.verification import RowVerification
 
-EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--\u2028"
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--"
 
 
 class Outline(HTMLParser):
@@ -64,8 +70,11 @@ def evil(reader: Any, sweep: Any) -> Any:
     )
     changes: dict[str, Any] = {"cell": cell, "sweep": EVIL, "provenance": {EVIL: EVIL, "more": {EVIL: [EVIL]}}}
     reader.clear()
-    sweep.add("bbbbbbbb", "x", measured=measured, stages={EVIL: EVIL}, **changes)
-    sweep.add(EVIL, "x", status="failed", reason=EVIL, log_tail=EVIL, **changes)
+    one = sweep.add("bbbbbbbb", "x", measured=measured, **changes)
+    two = sweep.add("cccccccc", "x", status="failed", reason=EVIL, log_tail=EVIL, **changes)
+    reader.clear()
+    for record in (one.model_copy(update={"stages": {EVIL: EVIL}}), two.model_copy(update={"row": EVIL})):
+        reader.add(record)  # Reading would reject these; what is shown must not rest on that.
     return reader
 
 
@@ -97,9 +106,9 @@ def test_our_scripts_never_read_markup() -> None:
 
 
 def test_data_block_cannot_be_left_and_reads_back() -> None:
-    text = script_json({"name": EVIL + "\ud800"})
+    text = script_json({"name": EVIL + "\u2028\ud800"})
     assert not re.search("[<>&\u2028]", text)
-    assert json.loads(text) == {"name": EVIL + "?"}
+    assert json.loads(text) == {"name": EVIL + "\u2028?"}
 
 
 def test_numbers_that_json_lacks_become_null() -> None:
@@ -175,6 +184,46 @@ def test_details_keep_curves_as_they_are_and_gaps_where_the_loss_is_not_finite(r
     sweep.add("aaaaaaaa", "prune", status="failed", reason="diverged", curve=points)
     (tab,) = board(reader).tabs
     assert all_details(tab, [])["aaaaaaaa"]["curves"] == [{"seed": 0, "x": [1, 2], "parts": {"loss": [2.0, None]}}]
+
+
+def test_what_stands_beside_the_rows_reaches_the_page(finished: Any) -> None:
+    found = board(finished)
+    changes = Changes(since=EVIL, found=(), within_noise=3)
+    more = replace(found, rejected=(Rejected("records/a.json", EVIL),), notes=("two stores disagree",), changes=changes)
+    data = blocks(page(more))["board"]
+    assert data["rejected"] == [f"records/a.json: {EVIL}"]
+    assert data["notes"] == ["two stores disagree"]
+    assert data["changes"] == {"title": f"Changed since {EVIL}", "lines": ["3 further values moved within their noise"]}
+    tab, first = found.tabs[0], data["tabs"][0]
+    assert len(first["reported"]["lines"]) == len(tab.reported) > 0
+    assert {len(cells) for cells in first["reported"]["lines"]} == {len(first["reported"]["head"])}
+    assert first["resolution"] == resolution(tab)
+
+
+def test_a_verified_and_a_stale_row_say_so(finished: Any) -> None:
+    (tab, *_) = board(finished).tabs
+    (group, *rest) = tab.groups
+    first, second, *others = group.rows
+    verified = RowVerification(
+        verdict="holds",
+        date="2026-02-03T00:00:00Z",
+        difference=0.0,
+        re_evaluated=2,
+        recomputed=0,
+        unchecked=0,
+        seeds=(0, 1),
+    )
+    rows = [replace(first, verified=verified), replace(second, stale="old", refresh="weighin run demo"), *others]
+    changed = replace(tab, groups=(replace(group, rows=rows), *rest))
+    data = board_data(Board(None, (changed,)))["tabs"][0]
+    shown = {row["id"]: row for row in data["rows"]}
+    assert (shown[first.id]["mark"], shown[second.id]["stale"]) == ("✓", "old")
+    assert "mark" not in shown[second.id]
+    assert not any(score.get("front") for score in shown[second.id]["scores"].values())
+    told = all_details(changed, [])
+    assert dict(told[first.id]["facts"])["checked"] == verified.text
+    assert dict(told[second.id]["facts"])["checked"].startswith("claimed")
+    assert told[second.id]["commands"][-1] == "weighin run demo"
 
 
 def test_the_page_is_a_function_of_the_board(finished: Any) -> None:
