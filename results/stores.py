@@ -44,6 +44,10 @@ class Stores:
         """Every readable record of every store, each with its store in its provenance."""
         return [_from(name, record) for name, store in self.stores.items() for record in store.records()]
 
+    def names(self, directory: str) -> list[str]:
+        """Names directly under `directory` of any of the stores, sorted."""
+        return sorted({name for store in self.stores.values() for name in store.names(directory)})
+
     def read_bytes(self, name: str) -> bytes:
         """Contents of `name` in the first store that has it; what a record points to is asked of `home`."""
         for store in self.stores.values():
