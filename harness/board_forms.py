@@ -27,6 +27,17 @@ def plot_board(store_url: str | Sequence[str], sweep: str | None, kind: str, out
     return write_bytes(figure(_read(store_url, sweep), kind, form), output, "--output")
 
 
+def draw_curve(row: str, store_url: str, output: Path) -> None:
+    """Write a row's training loss as a picture; SpecError where it cannot be drawn or written."""
+    from results.figures import row_figure
+    from results.show import show
+
+    drawing = row_figure(show(Store(store_url), row).row, figure_form(output, "--curve"))
+    if drawing is None:
+        raise SpecError(f"--curve: row {row} has no training curve")
+    write_bytes(drawing, output, "--curve")
+
+
 def figure_form(output: Path, option: str) -> str:
     """`svg`, `png` or `pdf`, by the file's name."""
     from results.figures import FORMS

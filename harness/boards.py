@@ -154,18 +154,6 @@ def show_row(row: str, store_url: str, *, as_json: bool) -> None:
     print(to_json(found) if as_json else drawn(as_terminal(found)))
 
 
-def draw_curve(row: str, store_url: str, output: Path) -> None:
-    """Write a row's training loss as a picture; SpecError where it cannot be drawn or written."""
-    from harness.board_forms import figure_form, write_bytes
-    from results.figures import row_figure
-    from results.show import show
-
-    drawing = row_figure(show(Store(store_url), row).row, figure_form(output, "--curve"))
-    if drawing is None:
-        raise SpecError(f"--curve: row {row} has no training curve")
-    write_bytes(drawing, output, "--curve")
-
-
 def deliver(text: str, output: Path | None) -> None:
     """Print a text, or write it to `output`; SpecError when it cannot be written."""
     if output is None:

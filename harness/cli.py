@@ -145,7 +145,8 @@ def show(
     ] = None,
 ) -> None:
     """One row: cell, size, measurements, cost, provenance, failure."""
-    from harness.boards import draw_curve, show_row
+    from harness.board_forms import draw_curve
+    from harness.boards import show_row
 
     if curve is None:
         show_row(row, store, as_json=as_json)

@@ -47,9 +47,9 @@ def board_computes_it_again(bench: Bench) -> Iterator[str]:
             unit=metric.unit,
             higher_is_better=metric.higher_is_better,
             main=True,
-            data="",
+            data="none",
             items_path=PATH,
-            stage_key="",
+            stage_key="none",
         )
         if missing := sample(measured, store).missing:
             yield f"the board does not find {metric.name} = {metrics[metric.name]:.6g} in the items: {missing}"

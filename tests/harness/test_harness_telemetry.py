@@ -25,12 +25,12 @@ from results.artifacts import Artifacts, Attempt
 from results.events import read_events, write_batch
 from results.store import Store
 
+pytestmark = pytest.mark.sweep
+
 FAKE_MLFLOW = '''
 """The part of MLflow's client that is used, with its signatures."""
 
 from types import SimpleNamespace
-
-pytestmark = pytest.mark.sweep
 
 calls = []
 fails = False
@@ -290,7 +290,7 @@ def test_a_row_s_loss_curve_is_drawn(watched: Path, tmp_path: Path) -> None:
     assert (ended.code, ended.out) == (0, f"wrote {drawing}\n")
     assert f"row {record.row} #0" in drawing.read_text()
     for path, message in (
-        (tmp_path / "curve.png", "curves are drawn as .svg"),
+        (tmp_path / "curve.gif", "plots are drawn as .svg, .png, .pdf"),
         (tmp_path / "no" / "curve.svg", "cannot be written: No such file or directory"),
     ):
         ended = weighin("show", record.row, "--store", store, "--curve", path)
