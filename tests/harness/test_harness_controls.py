@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from micro_sweep import recipe, sweep, weighin, write
-from scipy import stats
+from scipy import integrate, stats
 
 from harness.cells import CellPlan, SweepPlan
 from harness.driver import initial_states
@@ -23,6 +24,7 @@ from harness.spec import load_sweep
 from methods import student
 from methods.recipe import Losses
 from results.artifacts import Artifacts
+from results.blocks import block_length
 from results.record import Record
 from results.store import Store
 
@@ -217,21 +219,45 @@ def logs(store: Path, method: str, kind: str | None) -> tuple[np.ndarray, np.nda
     return np.array(values), np.array(influence)
 
 
+def blocks(d_N: np.ndarray, length: int) -> float:
+    """The variance of a mean of neighbours, summed over all blocks of a circle."""
+    items = len(d_N)
+    sums = [d_N.take(range(first, first + length), mode="wrap").sum() ** 2 for first in range(items)]
+    return sum(sums) / (length * items * (items - length))
+
+
+def outside(half: float, seeds: float, seeds_dof: int, beyond: float, items_dof: float) -> float:
+    """P(|sqrt(seeds) T + sqrt(beyond) T'| > half), by integrating over T."""
+
+    def integrand(t: float) -> float:
+        at = seeds**0.5 * t
+        return stats.t.pdf(t, seeds_dof) * (
+            stats.t.sf((half - at) / beyond**0.5, items_dof) + stats.t.cdf((-half - at) / beyond**0.5, items_dof)
+        )
+
+    edge = half / seeds**0.5
+    parts = (-np.inf, -edge, 0, edge, np.inf)
+    return sum(integrate.quad(integrand, *ends, limit=200)[0] for ends in pairwise(parts))
+
+
 @pytest.mark.parametrize("kind", BOTH)
 def test_gains_are_those_of_the_items(store: Path, kind: str) -> None:
     (t_row, d_row), (t_twin, d_twin) = (logs(store, "staged", each) for each in (None, kind))
     t_S, d_SN = t_twin - t_row, d_twin - d_row
     seeds, items = d_SN.shape
+    length = block_length(d_SN.mean(0))
     from_seeds = t_S.var(ddof=1) / seeds
-    from_items = (d_SN.mean(0) ** 2).sum() / (items * (items - 1))
-    both = ((d_SN - d_SN.mean(0)) ** 2).sum() / ((seeds - 1) * (items - 1) * seeds * items)
-    variance = max(from_seeds + from_items - both, from_seeds, from_items)
-    dof = variance**2 / (from_seeds**2 / (seeds - 1) + from_items**2 / (items - 1))
-    half = stats.t.ppf(0.975, dof) * variance**0.5
+    from_items = max(blocks(d_SN.mean(0), 1), blocks(d_SN.mean(0), length))
+    both = sum(blocks(d_N, length) for d_N in d_SN - d_SN.mean(0)) / ((seeds - 1) * seeds)
+    beyond = max(0, from_items - min(from_seeds, both))
     twin = controls(store)["staged", kind]
     (gain,) = twin["gains"].values()
     assert gain["value"] == pytest.approx(t_S.mean(), rel=1e-6)
-    assert [gain["low"], gain["high"]] == pytest.approx([t_S.mean() - half, t_S.mean() + half], rel=1e-5)
+    half = (gain["high"] - gain["low"]) / 2
+    assert gain["high"] + gain["low"] == pytest.approx(2 * t_S.mean(), rel=1e-5)
+    assert outside(half, from_seeds, seeds - 1, beyond, 3 * length * items / (2 * length**2 + 1) - 1) == pytest.approx(
+        0.05, rel=1e-2
+    )
     assert gain["basis"] == "seeds and items"
 
 
