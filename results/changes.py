@@ -156,7 +156,7 @@ def _of_row(place: Place, old: _Placed, new: _Placed) -> tuple[list[Change], int
     for key in sorted(old.row["quality"].keys() & new.row["quality"].keys() & new.columns.keys()):
         column, was, now = new.columns[key], old.row["quality"][key], new.row["quality"][key]
         if was["value"] != now["value"]:
-            if _beyond_noise(was, now, scale_of(column["metric"]) == "log"):
+            if _beyond_noise(was, now, scale_of(column["metric"], column["protocol"]) == "log"):
                 better = None
                 if None not in (was["value"], now["value"]):
                     better = (now["value"] > was["value"]) == column["higher_is_better"]

@@ -55,7 +55,7 @@ def _metric_json(found: MetricChange) -> dict[str, Any]:
         "b": found.b,
         "seeds": found.seeds,
         **asdict(found.difference),
-        "scale": scale_of(found.column.metric),
+        "scale": scale_of(found.column.metric, found.column.protocol),
         "better": found.better,
     }
 
@@ -105,7 +105,7 @@ def _metrics(found: Diff) -> Table:
 
     table = _table("metrics", ("metric", "A", "B", "B - A", "95 %", "p", "better"), ("metric", "better"))
     for each in found.metrics:
-        gap, log = each.difference, scale_of(each.column.metric) == "log"
+        gap, log = each.difference, scale_of(each.column.metric, each.column.protocol) == "log"
         change = [_change(value, log) for value in (gap.difference, gap.high, gap.low)]
         span = f"{change[1]} to {change[2]}" if gap.low is not None else f"· {gap.basis}"
         p_value = "–" if gap.p_value is None else f"{gap.p_value:.2g}"

@@ -127,7 +127,7 @@ def resolution(tab: Tab) -> list[str]:
 
 def _step(difference: float, column: Column) -> str:
     """`0.021`, or of a perplexity, whose differences are ratios, `2.1 %`."""
-    if scale_of(column.metric) != "log":
+    if scale_of(column.metric, column.protocol) != "log":
         return f"{difference:.2g}"
     return f"{100 * expm1(difference):.2g} %" if difference < 1 else f"a factor of {exp(difference):.3g}"
 

@@ -40,8 +40,10 @@ class Sample:
     """Where each item begins in its text, when the items are windows of one; else they are independent."""
 
 
-def scale_of(metric: str) -> Scale:
-    """Perplexities are compared as log perplexity: equal ratios are equal differences."""
+def scale_of(metric: str, protocol: str = "") -> Scale:
+    """Perplexities are compared as log perplexity: equal ratios are equal differences. Overall scores have none."""
+    if protocol.startswith("overall."):
+        return "linear"
     return "log" if "perplexity" in metric or "ppl" in metric else "linear"
 
 

@@ -90,7 +90,7 @@ def drawable(row: Row, column: Column) -> bool:
 
 def is_log(column: Column) -> bool:
     """Whether the column is drawn on a logarithmic scale: perplexities are."""
-    return scale_of(column.metric) == "log"
+    return scale_of(column.metric, column.protocol) == "log"
 
 
 def colours(board: Board) -> dict[str, int]:

@@ -14,6 +14,7 @@ import pytest
 from results.board import board
 from results.model import Row, Tab
 from results.overall import LABELS, OVERALLS, chance
+from results.plots import is_log
 from results.record import Measured
 
 V = 2048
@@ -111,6 +112,15 @@ def test_score_and_parts_are_the_formulas_and_the_teacher_is_one(lab: Lab) -> No
     assert all(column.higher_is_better for column in tab.columns if column.protocol == NAME)
     (note,) = [note for note in tab.notes if note.startswith(NAME)]
     assert "teacher 1, chance 0" in note
+
+
+def test_the_part_called_perplexity_is_on_a_linear_scale(lab: Lab) -> None:
+    lab.teacher(draw(0, 0.0))
+    lab.add("aaaaaaaa", draw(0, 0.2))
+    (tab,) = board(lab.reader).tabs
+    scale = {(column.protocol, column.metric): is_log(column) for column in tab.columns}
+    assert scale[PPL, "ppl"]
+    assert not scale[NAME, "perplexity"]
 
 
 def test_a_row_by_itself_has_the_boards_score(lab: Lab) -> None:
