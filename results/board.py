@@ -196,12 +196,12 @@ def _groups(rows: Iterable[Row]) -> list[Group]:
     ]
 
 
-def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
-    """Complete rows first, by the first column's mean; rank ranges, not this order, say who is better."""
+def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, bool, float, str, str]:
+    """Complete rows first, then stale ones, by the first column's mean; rank ranges say who is better."""
     value = float("inf")
     if columns and (found := row.scores.get(columns[0].key)) is not None and isfinite(found.summary.value):
         value = -found.summary.value if columns[0].higher_is_better else found.summary.value
-    return row.status != "complete", value, row.method, row.id
+    return row.status != "complete", bool(row.stale), value, row.method, row.id
 
 
 def _trained(columns: Iterable[Column]) -> Iterator[str]:

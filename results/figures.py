@@ -102,7 +102,7 @@ def _pareto_panels(board: Board, teacher: str, axis: str) -> Iterator[Panel]:
     references = list({row.id: row for tab in tabs for row in tab.references}.values())
     for column in columns:
         groups = {
-            key: [row for row in rows if row.status == "complete" and axis in axes(row) and drawable(row, column)]
+            key: [row for row in rows if row.counts and axis in axes(row) and drawable(row, column)]
             for key, rows in recipes(board, teacher).items()
         }
         if any(groups.values()):

@@ -81,7 +81,7 @@ def _score(row: Row, score: Score | None) -> str:
     if score is None or not isfinite(score.summary.value):
         return escape_latex("–" if row.status == "complete" else row.status)
     shown = escape_latex(value(score.summary))
-    if score.rank and score.rank[0] == 1:
+    if row.counts and score.rank and score.rank[0] == 1:
         shown = BEST % shown
     rest = f"[{interval(score.summary)}] {ranks(score)} {'◆' if score.pareto else ''}"
     return f"{shown} {escape_latex(rest)}".strip()

@@ -107,7 +107,7 @@ class Row:
     recipe_digest: str
     sweep: str
     status: str
-    """`complete`, `failed` (a seed failed), or `skipped`; only complete rows are ranked."""
+    """`complete`, `failed` (a seed failed), or `skipped`; only complete rows that are not stale are ranked."""
     reason: str
     seeds: Sequence[Seed]
     scores: Mapping[str, Score]
@@ -117,11 +117,16 @@ class Row:
     cost: Cost
     control: Control | None = None
     stale: str = ""
-    """Why the row is out of date, and the command that refreshes it; a stale row is greyed and on no front."""
+    """Why the row is out of date, and the command that refreshes it; a stale row is greyed, and `counts` nowhere."""
     refresh: str = ""
     """That command alone."""
     verified: RowVerification | None = None
     """None: its numbers are claimed, and nobody has evaluated it again."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may be ranked and be on a front: every seed complete, and up to date."""
+        return self.status == "complete" and not self.stale
 
     @property
     def num_complete(self) -> int:

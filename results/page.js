@@ -30,9 +30,9 @@ function answers() {
   return tab().sections.map((title, section) => {
     const ranked = tab().rows.filter(row => row.section === section && row.scores[column.id]?.rank && !row.stale);
     const leaders = ranked.filter(row => row.scores[column.id].rank[0] === 1);
-    const stale = tab().rows.filter(row => row.section === section && row.scores[column.id]?.rank && row.stale).length;
+    const stale = tab().rows.filter(row => row.section === section && row.scores[column.id] && row.stale).length;
     if (!leaders.length) return stale ? make("section", { class: "answer", "aria-label": title }, make("h3", {}, title),
-      make("p", {}, `No row that is up to date: ${stale} ranked rows are stale.`)) : null;
+      make("p", {}, `No row that is up to date: ${stale} ${stale === 1 ? "is" : "are"} stale.`)) : null;
     const best = leaders.reduce((a, b) => (column.higher ? 1 : -1) * (b.scores[column.id].v - a.scores[column.id].v) > 0 ? b : a);
     return make("section", { class: "answer", "aria-label": title }, make("h3", {}, `${title}, by ${column.protocol} ${column.metric} ${arrow(column)}`), make("dl", {},
       make("dt", {}, "Best"), make("dd", {}, swatch(best), make("b", {}, best.label), ` ${best.scores[column.id].t} `, make("small", {}, `[${best.scores[column.id].i}]`)),

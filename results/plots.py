@@ -57,7 +57,7 @@ def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 
 def fronts(rows: Iterable[Row], column: Column) -> dict[str, list[str]]:
     """Axis -> ids of the rows on the Pareto front of `column` against it; `rows` are of one teacher and recipe."""
-    scored = [row for row in rows if row.status == "complete" and not row.stale and drawable(row, column)]
+    scored = [row for row in rows if row.counts and drawable(row, column)]
     sign = 1 if column.higher_is_better else -1
     placed = [(row.id, axes(row), sign * row.scores[column.key].summary.value) for row in scored]
     return {axis: front({id_: (at[axis], good) for id_, at, good in placed if axis in at}) for axis in AXES}

@@ -24,7 +24,7 @@ SIZE_SLACK = 0.02
 def rank(
     groups: Sequence[Group], columns: Iterable[Column], evidence: Mapping[str, Evidence]
 ) -> tuple[list[Group], list[Comparison], dict[str, Detectable]]:
-    """Rank the complete rows of each group in each column; rows of different groups are never compared.
+    """Rank the complete rows of each group in each column, stale ones left out; groups are never compared.
 
     A row's range is 1 + (rows significantly better) .. n - (rows significantly worse), at 5 % after Holm over all
     tested pairs of the column. Pairs that cannot be tested count as ties.
@@ -51,7 +51,7 @@ def _ranked(group: Group, column: Column) -> list[Row]:
     return [
         row
         for row in group.rows
-        if row.status == "complete" and column.key in row.scores and isfinite(row.scores[column.key].summary.value)
+        if row.counts and column.key in row.scores and isfinite(row.scores[column.key].summary.value)
     ]
 
 
@@ -114,7 +114,7 @@ def mark_front(rows: Sequence[Row], columns: Iterable[Column]) -> list[Row]:
         points = {
             row.id: (row.size.params, _goodness(row.scores[column.key], column))
             for row in rows
-            if row.status == "complete" and row.size is not None and column.key in row.scores
+            if row.counts and row.size is not None and column.key in row.scores
         }
         front = {
             name

@@ -1,8 +1,8 @@
 """Rows that are out of date: why, and the command that refreshes them.
 
 A row is stale when one of its columns is of a protocol version that was superseded, or of data that a newer row of the
-same teacher no longer has, or when one of its records had to be migrated from an older schema. It is shown greyed. By
-its version and data it stands in columns of its own, so that it is never ranked against rows that are up to date there.
+same teacher no longer has, or when one of its records had to be migrated from an older schema. It is shown greyed, and
+it is never ranked, on no front and in no comparison, in whatever form a board takes.
 """
 
 from __future__ import annotations

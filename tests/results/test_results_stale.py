@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from results.badge import badge
 from results.board import board
 from results.json_view import dumps
+from results.latex import latex
 from results.load import read_record
 from results.model import Row, Tab
 from results.page import page
+from results.page_data import board_data
 from results.show import show
 from results.stale import Present, parted
 from results.table import as_csv, markdown, terminal
@@ -62,7 +65,7 @@ def test_without_knowing_what_is_offered_the_newest_version_on_the_board_decides
     ppl = {column.key for column in tab.columns if column.protocol.startswith("wikitext2")}
     assert len(ppl) == 2
     ranks = {name: score.rank for name, row in rows.items() for key, score in row.scores.items() if key in ppl}
-    assert ranks == {"aaaaaaaa": (1, 1), "bbbbbbbb": (1, 1), "cccccccc": (2, 2)}
+    assert ranks == {"aaaaaaaa": None, "bbbbbbbb": (1, 1), "cccccccc": (2, 2)}
     pairs = {frozenset((each.a, each.b)) for each in tab.comparisons if each.column in ppl}
     assert pairs == {frozenset(("bbbbbbbb", "cccccccc"))}
 
@@ -120,6 +123,38 @@ def test_a_record_of_an_older_schema_is_read_and_marked(reader: Any, sweep: Any)
     (row,) = board(reader).tabs[0].rows
     assert row.stale == "recorded by an older weighin (schema 1); refresh: weighin run demo.yaml"
     assert row.scores
+    assert all((score.rank, score.tied, score.pareto) == (None, (), False) for score in row.scores.values())
+
+
+def test_a_stale_row_that_is_best_leads_in_no_form(reader: Any, sweep: Any) -> None:
+    old = sweep.add("aaaaaaaa", "low_rank", quality=0.1, speed=None)
+    reader.clear()
+    reader.add(read_record({**old.model_dump(mode="json"), "schema_version": 1}, "records/x.json"))
+    sweep.add("bbbbbbbb", "prune", quality=0.9)
+    sweep.add("cccccccc", "tq", quality=1.5)
+    found = board(reader)
+    (tab,) = found.tabs
+    key = tab.columns[0].key
+    first, second, last = tab.groups[0].rows
+    assert (first.id, second.id, last.id) == ("bbbbbbbb", "cccccccc", "aaaaaaaa")
+    assert last.stale
+    assert last.scores[key].summary.value < first.scores[key].summary.value
+    assert (last.scores[key].rank, last.scores[key].tied, last.scores[key].pareto) == (None, (), False)
+    assert first.scores[key].rank == (1, 1)
+    assert first.scores[key].pareto
+    assert not [each for each in tab.comparisons if "aaaaaaaa" in (each.a, each.b)]
+    assert "low\\_rank" not in badge(found)
+    (line,) = (line for line in latex(found).splitlines() if "(stale)" in line)
+    assert not any(mark in line for mark in ("textbf", "lozenge", r"\#"))
+    told = {row["id"]: row for row in board_data(found)["tabs"][0]["rows"]}["aaaaaaaa"]
+    assert not any({"rank", "r", "front", "tied"} & score.keys() for score in told["scores"].values())
+    by_id = {each["row"]: each for each in csv.DictReader(io.StringIO(as_csv(found)))}
+    marks = {name: item for name, item in by_id["aaaaaaaa"].items() if name.endswith(("rank_best", "rank_worst"))}
+    assert set(marks.values()) == {""}
+    for text in (printed(found), markdown(found)):
+        (line,) = (each for each in text.splitlines() if "aaaaaaaa" in each)
+        assert "#" not in line
+        assert "◆" not in line
 
 
 @pytest.mark.parametrize("evil", [[1], {"a": 1}, None, 10**400, "x" * 9000])
