@@ -41,7 +41,8 @@ def _gain(row: Row, control: Row, column: Column, evidence: Mapping[str, Evidenc
     if ours is None or theirs is None or (row.status, control.status) != ("complete", "complete"):
         return None
     found = compare(ours, theirs) if column.higher_is_better else compare(theirs, ours)
-    return Gain(found.difference, found.low, found.high, found.p_value, None, found.basis)
+    p_value = None if row.stale or control.stale else found.p_value
+    return Gain(found.difference, found.low, found.high, p_value, None, found.basis)
 
 
 def _adjust(gains: Mapping[str, Gain]) -> dict[str, Gain]:

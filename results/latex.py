@@ -97,7 +97,8 @@ def _gains(tab: Tab) -> str:
         for twin in tab.twins_of(row):
             found = [twin.gains.get(column.key) for column in tab.columns]
             cells = [gain(each) if each else twin.row.status for each in found]
-            lines.append(_line(map_escape([row.label, twin.gain_from, *cells])))
+            label = f"{row.label} (stale)" if row.stale or twin.row.stale else row.label
+            lines.append(_line(map_escape([label, twin.gain_from, *cells])))
     note = "Positive is better; a perplexity's is ln(control / row). *: significant at 5 %, Holm-corrected."
     return _table(escape_latex(f"{heading(tab)}: gains over controls. {note}"), "ll" + "r" * len(tab.columns), lines)
 

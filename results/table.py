@@ -84,7 +84,9 @@ def _rich_gains(tab: Tab) -> RenderableType:
     for recipe, twins in _gains_sections(tab):
         table.add_row(Text(recipe, style="bold"))
         for row, twin in twins:
-            table.add_row(*(Text(text) for text in _gains_line(row, twin, tab.columns)), style=_style(twin.row))
+            table.add_row(
+                *(Text(text) for text in _gains_line(row, twin, tab.columns)), style=_style(twin.row) or _style(row)
+            )
         table.add_section()
     reasons = [f"{t.row.label}, {t.control.kind}: {status(t.row)}" for t in tab.twins if t.row.reason]
     table.caption = Text("\n".join(reasons))

@@ -84,6 +84,16 @@ def test_p_values_are_corrected_over_the_gains_of_a_column(reader: Any, sweep: A
         assert [gain.p_holm for gain in found] == holm([gain.p_value for gain in found if gain.p_value is not None])
 
 
+def test_a_gain_of_a_stale_row_is_shown_and_not_tested(reader: Any, sweep: Any) -> None:
+    sweep.add("aaaaaaaa", "low_rank", quality=0.30, data="sha256:old", created="2026-01-01")
+    add_twin(sweep, "aaaaaaaa", "random_init", 0.90, data="sha256:old", created="2026-01-01")
+    sweep.add("bbbbbbbb", "prune", quality=0.30, data="sha256:new", created="2026-01-02")
+    add_twin(sweep, "bbbbbbbb", "random_init", 0.90, data="sha256:new", created="2026-01-02")
+    (tab,) = board(reader).tabs
+    tested = {(twin.control.of, gain.p_holm is not None) for twin in tab.twins for gain in twin.gains.values()}
+    assert tested == {("aaaaaaaa", False), ("bbbbbbbb", True)}
+
+
 def test_controls_change_no_rank_no_front_and_no_other_column(finished: Any, sweep: Any) -> None:
     before = board(finished)
     for seed in (0, 1):
