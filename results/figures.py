@@ -26,6 +26,7 @@ from results.plots import (
     recipes,
     row_curves,
     shape,
+    stages,
 )
 from results.table import heading
 
@@ -161,10 +162,11 @@ def _curves_panel(tab: Tab, palette: Mapping[str, int]) -> Panel:
         for place, row in enumerate(rows[:MOST_ROWS]):
             for order, line in enumerate(each for each in row_curves(row) if each["part"] == "loss"):
                 style: dict[str, Any] = {
-                    "color": OKABE_ITO[palette[row.label] % len(OKABE_ITO)],
+                    "color": "#5b616c" if row.stale else OKABE_ITO[palette[row.label] % len(OKABE_ITO)],
                     "linestyle": DASHES[place % 4],
                 }
-                at.plot(*_gaps(line), label=None if order else _plain(row.label), linewidth=1, **style)
+                label = f"{row.label} (stale)" if row.stale else row.label
+                at.plot(*_gaps(line), label=None if order else _plain(label), linewidth=1, **style)
                 lines.append(line)
         at.set_title(_plain(heading(tab)) + _left_out(rows), loc="left")
         _scale_loss(at, lines)
@@ -175,9 +177,8 @@ def _curves_panel(tab: Tab, palette: Mapping[str, int]) -> Panel:
 def _cost_panel(tab: Tab) -> Panel:
     def panel(at: Axes) -> None:
         rows = tab.rows[:MOST_ROWS]
-        stages = list(dict.fromkeys(stage for row in rows for stage in row.cost.worker_s_by_stage))
         start = [0.0] * len(rows)
-        for number, stage in enumerate(stages):
+        for number, stage in enumerate(stages(rows)):
             taken = [row.cost.worker_s_by_stage.get(stage, 0.0) for row in rows]
             style: dict[str, Any] = {"color": OKABE_ITO[number % len(OKABE_ITO)], "hatch": HATCHES[shape(number)]}
             at.barh(range(len(rows)), taken, left=start, label=_plain(stage), edgecolor="white", linewidth=0, **style)

@@ -22,7 +22,7 @@ from results.formatting import (
     value,
 )
 from results.model import Board, Column, Row, Score, Tab, Twin
-from results.plots import AXES, axes, colours, columns_of, fronts, has_curves, is_log, recipe_key, recipes
+from results.plots import AXES, axes, colours, columns_of, fronts, has_curves, is_log, recipe_key, recipes, stages
 from results.reported_view import HEAD, NUMERIC, line, number, on_tab
 from results.reported_view import LEGEND as REPORTED_LEGEND
 from results.speed_view import latency
@@ -47,6 +47,7 @@ def board_data(board: Board) -> dict[str, Any]:
         "changes": _changes(board),
         "legend": legend(board),
         "axes": AXES,
+        "stages": stages(row for tab in board.tabs for row in tab.rows),
         "tabs": [_tab(tab, palette, names[tab.teacher], marked[tab.teacher]) for tab in board.tabs],
     }
 
@@ -218,6 +219,7 @@ def _gain(row: Row, twin: Twin, tab: Tab, names: Mapping[str, str]) -> dict[str,
         "from": twin.gain_from,
         "control": control.id,
         "status": control.status,
+        "stale": bool(row.stale or control.stale),
         "reason": status(control) if control.reason else "",
         "cells": cells,
         "cost": duration(control.cost.worker_s),

@@ -46,9 +46,10 @@ def _facts(row: Row, tab: Tab) -> dict[str, str]:
     facts["checked"] = row.verified.text if row.verified else "claimed: nobody has evaluated it again"
     facts["store"] = row.store
     facts |= training_facts(row)
+    labels = {other.id: other.label for other in tab.rows}
     for column in tab.columns:
         if column.key in row.scores:
-            facts[f"{column.protocol} {column.metric}"] = _evidence(row.scores[column.key])
+            facts[f"{column.protocol} {column.metric}"] = _evidence(row.scores[column.key], labels)
     if row.size:
         facts |= size_facts(row.size, row.method)
     if row.speed:
@@ -57,12 +58,13 @@ def _facts(row: Row, tab: Tab) -> dict[str, str]:
     return facts | {"cost by stage": stages, "cost in FLOPs": count(row.cost.flops) if row.cost.flops else ""}
 
 
-def _evidence(score: Score) -> str:
+def _evidence(score: Score, labels: Mapping[str, str]) -> str:
     s = score.summary
     parts = [f"{value(s)} [{interval(s)}], {s.basis}: {s.seeds} seeds, {s.items} items"]
     parts += [s.note] if s.note and s.basis not in MARKS else []
     parts += [f"before training {value(score.before)}"] if score.before else []
-    parts += [f"not separable from {len(score.tied)} rows: {', '.join(score.tied[:20])}"] if score.tied else []
+    names = ", ".join(labels.get(id_, id_) for id_ in score.tied[:20])
+    parts += [f"not separable from {len(score.tied)} rows: {names}"] if names else []
     return "; ".join(parts)
 
 

@@ -25,6 +25,11 @@ AXES = {
     "flops": "training FLOPs a seed",
 }
 """What quality is plotted against: key -> title."""
+STAGES = (
+    "corpus", "tokenizer", "tokens", "teacher", "calibrate", "compress", "tune", "distill", "finetune", "evaluate",
+    "profile",
+)  # fmt: skip
+"""The order in which a bar of costs has them."""
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933")
 """Colours that all readers can tell apart (Okabe & Ito, Color Universal Design, 2008), its yellow darkened to be seen
 on white. A marker shape goes with each: no plot relies on colour alone."""
@@ -102,6 +107,12 @@ def colours(board: Board) -> dict[str, int]:
 def shape(number: int) -> int:
     """Which of seven shapes goes with a number: of 49 in a row, no two have both colour and shape in common."""
     return (number + number // 7) % 7
+
+
+def stages(rows: Iterable[Row]) -> list[str]:
+    """The stages that rows paid for, in the order of the work, then others."""
+    found = {stage for row in rows for stage in row.cost.worker_s_by_stage}
+    return [*(stage for stage in STAGES if stage in found), *sorted(found.difference(STAGES))]
 
 
 def row_curves(row: Row) -> list[dict[str, Any]]:

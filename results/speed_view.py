@@ -83,7 +83,8 @@ def _texts(form: FormSpeed | None) -> list[str]:
 
 def speed_facts(speed: SpeedCard) -> dict[str, str]:
     """A line per figure, factorised | materialised, and how they were measured."""
-    lines = {f"speed: {f.name}": f"{f.factorised} | {f.materialised} {f.noise}".rstrip() for f in figures(speed)}
+    known = [f for f in figures(speed) if (f.factorised, f.materialised) != ("–", "–")]
+    lines = {f"speed: {f.name}": f"{f.factorised} | {f.materialised} {f.noise}".rstrip() for f in known}
     return lines | {"speed: measured": measured(speed)}
 
 
