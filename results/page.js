@@ -30,7 +30,7 @@ function answers() {
   return tab().sections.map((title, section) => {
     const ranked = tab().rows.filter(row => row.section === section && row.scores[column.id]?.rank && !row.stale);
     const leaders = ranked.filter(row => row.scores[column.id].rank[0] === 1);
-    const stale = tab().rows.filter(row => row.section === section && row.scores[column.id] && row.stale).length;
+    const stale = tab().rows.filter(row => row.section === section && row.scores[column.id] && row.stale && row.colour !== null).length;
     if (!leaders.length) return stale ? make("section", { class: "answer", "aria-label": title }, make("h3", {}, title),
       make("p", {}, `No row that is up to date: ${stale} ${stale === 1 ? "is" : "are"} stale.`)) : null;
     const best = leaders.reduce((a, b) => (column.higher ? 1 : -1) * (b.scores[column.id].v - a.scores[column.id].v) > 0 ? b : a);
@@ -64,7 +64,7 @@ function gains() {
     return cell.v === undefined ? make("td", {}, cell.t) : make("td", {}, make("b", {}, value), make("small", {}, rest.join(" ")));
   });
   const rows = Map.groupBy(here.gains, gain => here.rows.find(row => row.id === gain.row));
-  const lines = [...rows].filter(([row]) => test(row)).flatMap(([row, members]) => members.map((gain, place) => make("tr", { class: gain.status },
+  const lines = [...rows].filter(([row]) => test(row)).flatMap(([row, members]) => members.map((gain, place) => make("tr", { class: gain.status + (gain.stale ? " stale" : "") },
     place ? null : make("th", { scope: "rowgroup", rowspan: members.length }, swatch(row), gain.label),
     make("td", { class: "text" }, gain.from, make("small", {}, gain.control), gain.reason ? make("small", { class: "reason" }, gain.reason) : null),
     cells(gain), make("td", {}, gain.cost), make("td", {}, String(gain.seeds)))));
@@ -85,9 +85,10 @@ function reported() {
       make("tbody", {}, lines.map(cells => make("tr", { class: "row" }, cells.map(cell)))))), make("p", { class: "hint" }, legend)];
 }
 
-// A long note is folded; files that are not shown have a list of their own.
-function notes() {
-  const told = [...new Set([...board.notes, ...tab().notes])].filter(note => !board.rejected.length || !note.includes(board.rejected[0]));
+// Those of the board above the answer, those of the tab below it. A long note is folded; files that are not shown have a
+// list of their own.
+function notes(all) {
+  const told = [...new Set(all)].filter(note => !board.rejected.length || !note.includes(board.rejected[0]));
   return told.map(note => note.length < 260 ? make("p", { class: "note" }, note)
     : make("details", { class: "note" }, make("summary", {}, note.slice(0, 160) + " …"), note));
 }
@@ -103,10 +104,11 @@ function panel() {
   find("panel").setAttribute("aria-labelledby", `panel-${state.tab}`);
   find("panel").replaceChildren(
     make("div", { class: "top" }, make("h2", {}, here.heading), make("p", { class: "summary" }, here.summary), metrics),
-    ...notes(),
+    ...notes(board.notes),
     board.changes ? unfolded(board.changes.title, board.changes.lines, board.changes.lines.length <= 5) : "",
     unfolded(`${board.rejected.length} files that are not shown`, board.rejected),
     make("div", { class: "answers", id: "answers" }, answers()),
+    ...notes(here.notes.filter(note => !board.notes.includes(note))),
     unfolded("The smallest differences that this tab can show", here.resolution),
     tabs("Views", views.map(view => [view, VIEWS[view]]), state.view, "view"),
     make("div", { id: "view", role: "tabpanel", "aria-labelledby": `view-${state.view}` }));

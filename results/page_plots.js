@@ -12,6 +12,8 @@ function plotly() {
 }
 
 function colour(name) { return getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim(); }
+function paint(row) { return row.stale ? colour("soft") : shade(row.colour); }
+function named(row) { return plain(row.label) + (row.stale ? " (stale)" : ""); }
 function shade(number) { return number === null ? colour("soft") : colour("c" + number % 7); }
 function symbol(number) { return number === null ? "star" : SYMBOLS[shapeOf(number)]; }
 
@@ -25,9 +27,12 @@ function layout(xTitle, yTitle, more = {}) {
     font: { family: "system-ui, sans-serif", size: 12, color: colour("soft") }, margin: { l: 44, r: 14, t: 14, b: 44 },
     legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" },
     hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink") } }, ...more,
-    xaxis: { ...axis, title: { text: plain(xTitle) }, ...more.xaxis }, yaxis: { ...axis, title: { text: plain(yTitle) }, ...more.yaxis },
+    xaxis: { ...axis, title: { text: plain(xTitle) }, ...more.xaxis }, yaxis: { ...axis, title: { text: plain(yTitle), standoff: 12 }, ...more.yaxis },
   };
 }
+
+// Ticks between powers of ten are whole numbers, not their first digits.
+function upright(log) { return log ? { type: "log", nticks: 8, tickformat: "~g" } : { type: "linear", nticks: 8 }; }
 
 const whiskersOf = (scores, axis) => ({
   type: "data", symmetric: false, thickness: 1.2, width: 3,
@@ -54,6 +59,7 @@ function plotFront(target) {
     traces.push({
       name: `front, recipe ${plain(recipe)}`, mode: "lines", x: front.map(each => each.row.at[state.axis]), y: front.map(each => score(each).v),
       line: { color: colour("soft"), width: 1.2, dash: DASHES[traces.length % 4], shape: "hv" }, hoverinfo: "skip",
+      showlegend: front.length > 1,
     });
   }
   for (const [name, members] of series) {
@@ -70,7 +76,7 @@ function plotFront(target) {
     });
   }
   const look = layout(board.axes[state.axis], `${column.protocol} ${column.metric} ${arrow(column)}`, {
-    xaxis: { type: "log", tickformat: "~s", nticks: 8 }, yaxis: { type: column.log ? "log" : "linear", nticks: 8 },
+    xaxis: { type: "log", tickformat: "~s", nticks: 8 }, yaxis: upright(column.log),
   });
   for (const row of tab().rows.filter(each => each.colour === null && each.scores[column.id])) {
     const y = row.scores[column.id].v;
@@ -103,12 +109,11 @@ function spans(lines) {
 function plotCurves(target, rows) {
   const trained = rows.filter(row => row.colour !== null && curveLines(row.id).length), shown = trained.slice(0, MOST.curves);
   const traces = shown.flatMap((row, place) => curveLines(row.id).map((line, order) => ({
-    name: plain(row.label), legendgroup: row.id, showlegend: order === 0, mode: "lines", x: line.x, y: line.y,
-    line: { color: shade(row.colour), width: 1.4, dash: DASHES[place % 4] },
+    name: named(row), legendgroup: row.id, showlegend: order === 0, mode: "lines", x: line.x, y: line.y,
+    line: { color: paint(row), width: 1.4, dash: DASHES[place % 4] },
     hovertemplate: `%{y:.4g} at %{x:.3s}, seed ${line.seed}`,
   })));
-  const log = spans(traces);
-  plotly().react(target, traces, layout("training tokens", "loss", { xaxis: { tickformat: "~s" }, yaxis: { type: log ? "log" : "linear" } }), SETTINGS);
+  plotly().react(target, traces, layout("training tokens", "loss", { xaxis: { tickformat: "~s" }, yaxis: upright(spans(traces)) }), SETTINGS);
   return drawn(shown, trained) + " A line per seed.";
 }
 
@@ -123,26 +128,26 @@ function plotTasks(target, rows) {
   const traces = shown.map(row => {
     const here = asked.filter(column => row.scores[column.id]), scores = here.map(column => row.scores[column.id]);
     return {
-      name: plain(row.label), mode: "markers", x: here.map(column => name(column)), y: scores.map(score => score.v),
-      error_y: { ...whiskersOf(scores), color: shade(row.colour) },
-      marker: { size: 9, color: shade(row.colour), symbol: symbol(row.colour), line: { color: colour("ink"), width: .6 } },
+      name: named(row), mode: "markers", x: here.map(column => name(column)), y: scores.map(score => score.v),
+      error_y: { ...whiskersOf(scores), color: paint(row) },
+      marker: { size: 9, color: paint(row), symbol: symbol(row.colour), line: { color: colour("ink"), width: .6 } },
       customdata: scores.map(score => plain(`${score.t} [${score.i}] ${score.r ?? ""}`)), hovertemplate: "%{customdata}",
     };
   });
-  const more = { scattermode: "group", xaxis: { type: "category" }, yaxis: { type: state.view === "perplexity" ? "log" : "linear", nticks: 8 } };
+  const more = { scattermode: "group", xaxis: { type: "category" }, yaxis: upright(state.view === "perplexity") };
   plotly().react(target, traces, layout("", "", more), SETTINGS);
   return drawn(shown, measured) + " Bars: 95 % intervals. Protocols are not comparable with each other.";
 }
 
 function plotCost(target, rows) {
-  const shown = rows.slice(0, MOST.cost), stages = [...new Set(shown.flatMap(row => Object.keys(row.stages)))];
+  const shown = rows.slice(0, MOST.cost), stages = board.stages.filter(stage => shown.some(row => stage in row.stages));
   const names = shown.map(row => `${plain(row.label)} (${plain(row.id)})`);
   const traces = stages.map((stage, place) => ({
     type: "bar", orientation: "h", name: plain(stage), y: names, x: shown.map(row => row.stages[stage] ?? 0),
     marker: { color: shade(place), pattern: { shape: PATTERNS[shapeOf(place)], size: 6, fillmode: "overlay", fgcolor: colour("ground"), fgopacity: .55 } },
     hovertemplate: "%{x:.4s} s",
   }));
-  const more = { barmode: "stack", yaxis: { autorange: "reversed", type: "category" }, xaxis: { tickformat: "~s" } };
+  const more = { barmode: "stack", legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", traceorder: "normal" }, yaxis: { autorange: "reversed", type: "category" }, xaxis: { tickformat: "~s" } };
   target.style.height = `${130 + 24 * shown.length}px`;
   plotly().react(target, traces, layout("worker-seconds, all seeds and attempts", "", more), SETTINGS);
   return drawn(shown, rows) + " A stage that cells share counts in equal parts to each.";
@@ -156,7 +161,7 @@ function options(choices, chosen) {
 
 function plotPanel() {
   return make("figure", {},
-    make("figcaption", {}, make("span", { id: "plot-title" }, VIEWS[state.view]), state.view !== "front" ? null : [
+    make("figcaption", {}, make("span", { id: "plot-title" }, state.view === "front" ? "Quality" : VIEWS[state.view]), state.view !== "front" ? null : [
       make("label", {}, "against ", make("select", { id: "axis" }, options(Object.entries(board.axes), state.axis)))]),
     make("div", { class: "plot", id: "plot" }), make("p", { class: "hint", id: "plot-hint" }));
 }
@@ -179,7 +184,7 @@ function plotOpenRows() {
         hovertemplate: `${part} %{y:.4g} at %{x:.3s}, seed ${line.seed}<extra></extra>`,
       };
     }));
-    const more = { xaxis: { tickformat: "~s" }, yaxis: spans(lines) ? { type: "log", nticks: 8 } : {} };
+    const more = { xaxis: { tickformat: "~s" }, yaxis: upright(spans(lines)) };
     plotly().react(target, traces, layout("training tokens", "", more), SETTINGS);
   }
 }

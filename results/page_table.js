@@ -107,20 +107,24 @@ function scoreCell(row, column) {
       make("span", { class: "value" },
         front ? make("span", { class: "front", title: "on the Pareto front of quality and parameters" }, "◆") : null,
         score.r ? make("span", { class: "rank", title: "ranks that the data allow" }, score.r) : null,
+        score.before ? make("small", { title: "before training" }, score.before) : null,
         make("b", {}, score.t)),
-      make("small", {}, [score.before, score.i].filter(Boolean).join(" ")),
+      make("small", {}, score.i),
       score.said ? make("small", {}, score.said) : null));
 }
 
 const toScale = (column, value) => column.log ? Math.log(value) : value;
 
-// The column's range; values far outside the middle half are drawn at the edge, so that one bad row hides no others.
+// The column's range; what is far outside the middle half, in units of that and of intervals, is drawn at the edge, so
+// that one bad row hides no others.
 function boundsOf(rows, column) {
   const found = rows.map(row => row.scores[column.id]).filter(score => score);
   const middle = found.map(score => toScale(column, score.v)).filter(Number.isFinite).sort((a, b) => a - b);
   if (!middle.length) return { low: 0, high: 1, column };
   const at = part => middle[Math.round(part * (middle.length - 1))];
-  const reach = 3 * (at(0.75) - at(0.25)) || Infinity;
+  const widths = found.map(score => toScale(column, score.hi ?? score.v) - toScale(column, score.lo ?? score.v))
+    .filter(Number.isFinite).sort((a, b) => a - b);
+  const reach = 3 * (at(0.75) - at(0.25)) + (widths[Math.floor(widths.length / 2)] ?? 0) || Infinity;
   const ends = found.flatMap(score => [score.v, score.lo ?? score.v, score.hi ?? score.v])
     .map(value => toScale(column, value)).filter(end => end >= at(0.25) - reach && end <= at(0.75) + reach);
   return { low: Math.min(...ends), high: Math.max(...ends), column };
@@ -181,7 +185,7 @@ function drawRows() {
   const target = find("table");
   target.querySelectorAll("tbody").forEach(body => body.remove());
   target.append(...bodies);
-  find("count").textContent = rows.length === tab().rows.length ? `${rows.length} rows` : `${rows.length} of ${tab().rows.length} rows`;
+  find("count").textContent = rows.length === tab().rows.length ? `${rows.length} ${rows.length === 1 ? "row" : "rows"}` : `${rows.length} of ${tab().rows.length} rows`;
   markSorted();
   watcher?.disconnect();
   if (find("further")) {

@@ -213,6 +213,24 @@ def test_print_has_every_row_and_no_controls(big: Any) -> None:
     assert big.locator(".scroll").evaluate("box => getComputedStyle(box).maxHeight") == "none"
 
 
+def test_a_printed_table_is_not_cut_off(tab: Any) -> None:
+    tab.set_viewport_size({"width": 1032, "height": 700})  # A4 across, without its margins
+    tab.emulate_media(media="print")
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_whiskers_of_a_column_stand_on_one_axis(tab: Any) -> None:
+    starts = "rows => rows.map(row => row.querySelector('.whisker')?.getBoundingClientRect().left).filter(left => left)"
+    assert len(set(tab.locator("#table tr.row").evaluate_all(starts))) == 1
+
+
+def test_what_a_row_opens_to_is_as_wide_as_what_is_seen_of_the_table(tab: Any) -> None:
+    tab.set_viewport_size({"width": 800, "height": 900})
+    tab.locator(TABLE).nth(1).click()
+    width = "box => box.getBoundingClientRect().width"
+    assert tab.locator(".inner").evaluate(width) <= tab.locator(".scroll").evaluate(width)
+
+
 def test_two_thousand_rows_are_drawn_as_they_are_needed(big: Any, tab: Any) -> None:
     """The table stands before the plot library and the rows' details have been read; times beside seven rows' own."""
     loaded = "performance.timing.domContentLoadedEventEnd - performance.timing.navigationStart"
