@@ -248,7 +248,9 @@ def test_two_thousand_rows_are_drawn_as_they_are_needed(big: Any, tab: Any) -> N
     big.locator("#further").scroll_into_view_if_needed()
     big.locator("#table tr.row").nth(shown).wait_for()
     big.locator("#filter").fill("method_7 params<85M")
-    assert 0 < big.locator("#table tr.row").count() <= 100
+    assert (
+        0 < big.locator("#table tr.row").count() <= 118
+    )  # All that match: more than a hundred when the end is in view.
 
 
 def test_a_link_to_a_row_far_down_shows_it(big: Any, open_page: Callable[..., Any]) -> None:
