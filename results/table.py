@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from results.changes import sentences
 from results.formatting import cell, count, duration, gain_cell, legend, resolution, seeds, status, titles
 from results.model import Board, Column, Row, Tab, Twin
+from results.overall import PARTS
 from results.plain_text import csv_safe
 from results.reported_view import HEAD, beside_rows, line, on_tab, rich_claims
 from results.reported_view import LEGEND as REPORTED_LEGEND
@@ -54,21 +55,26 @@ def _rich_table(tab: Tab) -> RenderableType:
 
     # Texts, not strings: what a record says is never read as console markup.
     table = Table(title=Text(heading(tab)), title_justify="left", box=SIMPLE_HEAD, caption_justify="left")
-    names = titles(tab.columns)
-    table.add_column("method", overflow="fold")
-    for column in tab.columns:
+    names, columns = titles(tab.columns), [each for each in tab.columns if not _is_part(each)]
+    table.add_column("method", overflow="fold", min_width=14)
+    for column in columns:
         table.add_column(Text(f"{names[column.key]} {column.arrow}"), justify="right", overflow="fold")
     for name in ("params", "MACs", "latency", "cost", "seeds"):
         table.add_column(name, justify="right")
-    table.add_column("row", no_wrap=True)
+    table.add_column("row", no_wrap=True, min_width=8)
     for recipe, rows in tab.sections:
         table.add_row(Text(recipe, style="bold"))
         for row in rows:
-            table.add_row(*(Text(text) for text in _line(row, tab.columns)), style=_style(row))
+            table.add_row(*(Text(text) for text in _line(row, columns)), style=_style(row))
         table.add_section()
     told = [f"{row.label}: {status(row)}" for row in tab.rows if row.reason or row.stale]
     table.caption = Text("\n".join([*told, *tab.notes, *resolution(tab)]))
     return table
+
+
+def _is_part(column: Column) -> bool:
+    """A part of an overall score: a terminal is too narrow for it, the other forms have it."""
+    return column.protocol.startswith("overall.") and column.metric in PARTS
 
 
 def _rich_gains(tab: Tab) -> RenderableType:
