@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from results.stale import Present
 
 FORMATS = ("table", "md", "csv", "json", "html", "latex", "badge")
-PLAIN_WIDTH = 160
+PLAIN_WIDTH = 180
 """Columns of a table that is not drawn on a terminal."""
 
 
