@@ -20,7 +20,7 @@ def plot_board(store_url: str | Sequence[str], sweep: str | None, kind: str, out
     from results.figures import figure, kinds
 
     if kind not in kinds():
-        raise SpecError(f"--plot {kind}: unknown{nearest(kind, kinds())}; there are: {', '.join(kinds())}")
+        raise SpecError(f"--plot {kind}: unknown{nearest(kind, kinds())}")
     if output is None:
         raise SpecError(f"--plot {kind}: where to? -o FILE.svg, .png or .pdf")
     form = figure_form(output, "--output")

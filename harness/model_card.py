@@ -92,7 +92,7 @@ def _front_matter(record: Record, shown: Shown, *, factorised: bool) -> str:
         data["datasets"] = [one_line(corpus["hub"])]
     results = [
         {
-            "task": {"type": "text-generation"},
+            "task": {"type": "text-classification" if each.settings else "text-generation"},
             "dataset": {"name": one_line(each.protocol), "type": one_line(each.protocol)},
             "metrics": [{"type": one_line(each.metric), "name": one_line(each.metric), "value": each.value}],
         }

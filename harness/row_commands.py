@@ -49,6 +49,8 @@ def reproduce(
     found = reproduction(row, source, mirror)
     if output or not run:
         deliver(found.text, output)
+    if output and not as_json:
+        typer.echo(f"wrote {output}")
     if not run:
         return
     how = Rerun(into=into, mirror=mirror, overrides=sets or (), on=on, address=address)

@@ -226,7 +226,7 @@ def _line(metric: Verified) -> list[str]:
 
 def _below(found: Verification) -> list[tuple[str, str]]:
     good = found.verdict in CONFIRMING
-    lines = [(f"seed {found.seed}: {WORDS[found.verdict]}", "bold" if good else "bold red")]
+    lines = [(f"seed {found.seed}: {found.verdict}: {WORDS[found.verdict]}", "bold" if good else "bold red")]
     lines += [(f"  {note}", "" if good else "red") for note in notes_of(found)]
     if found.circumstances:
         lines.append((f"  otherwise here: {'; '.join(found.circumstances)}", "dim"))

@@ -79,7 +79,9 @@ def _table(title: str, names: Sequence[str], left: Sequence[str]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    heading = Text(title)
+    table = Table(title=heading, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.min_width = heading.cell_len
     for name in names:
         table.add_column(name, justify="left" if name in left else "right", overflow="fold")
     return table

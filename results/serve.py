@@ -94,7 +94,7 @@ def server(pages: Pages, port: int) -> ThreadingHTTPServer:
     try:
         found = ThreadingHTTPServer((HOST, port), Handler)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or "a port is 0 to 65535"
         raise StoreError(f"--port {port}: {reason}; choose another, or 0 for any free one") from error
     found.daemon_threads = True
     return found

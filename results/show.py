@@ -205,6 +205,10 @@ def _speed(speed: SpeedCard) -> list[RenderableType]:
     return [table, Text(measured(speed), style="dim")]
 
 
+def _many(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _measurements(shown: Shown) -> Table:
     from rich.table import Table
     from rich.text import Text
@@ -215,7 +219,7 @@ def _measurements(shown: Shown) -> Table:
     for column in shown.columns:
         score = shown.row.scores[column.key]
         summary = score.summary
-        basis = f"{summary.basis} ({summary.seeds} seeds, {summary.items} items)"
+        basis = f"{summary.basis} ({_many(summary.seeds, 'seed')}, {_many(summary.items, 'item')})"
         before = value(score.before) if score.before else ""
         texts = [column.protocol, f"{column.metric} {column.arrow} {column.unit}", value(summary), interval(summary)]
         texts.append(_limits(summary, shown.resampled.get(column.key)))

@@ -31,6 +31,8 @@ def weighin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
         (["--plot", "pareto"], "where to? -o FILE.svg"),
         (["--plot", "pareto", "-o", "x.jpg"], "--output x.jpg: plots are drawn as .svg, .png, .pdf"),
         (["--plot", "curves", "-o", "x.svg"], "--plot curves: No results yet. Run: weighin run"),
+        (["--plot", "nothing", "-o", "x.svg"], "--plot nothing: unknown; known: cost, curves, pareto, "),
+        (["--serve", "--port", "99999"], "--port 99999: a port is 0 to 65535; choose another"),
         (["--format", "latx"], "--format latx: unknown; did you mean 'latex'?"),
     ],
 )

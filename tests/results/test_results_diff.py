@@ -142,6 +142,11 @@ def test_it_is_shown_and_what_is_no_row_is_refused(two: Any) -> None:
         diff(two, "aaaaaaab", two, "bbbbbbbb")
 
 
+def test_headings_stand_on_a_line_each(two: Any) -> None:
+    lines = [line.strip() for line in printed(diff(two, "aaaaaaaa#0", two, "aaaaaaaa#1")).splitlines()]
+    assert {"configuration", "size and status"} <= set(lines)
+
+
 def test_failed_rows_and_broken_items_are_no_crash(two: Any, sweep: Any) -> None:
     sweep.add("cccccccc", "tq", status="failed", reason="[red]no[/red]")
     assert "[red]no[/red]" in printed(diff(two, "aaaaaaaa", two, "cccccccc"))
