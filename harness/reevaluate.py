@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ class Again:
     counted: int | None = None
     """Items, where a metric counts right ones: one may tip over at a tie."""
     noise: Callable[[str], tuple[float, str]] | None = None
-    """Metric -> its relative noise and how that was measured; takes as long as the evaluation, twice."""
+    """Metric -> its relative noise and how that was measured; the first takes as long as the evaluation, twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +144,12 @@ def evaluate(model: Manifest, measuring: Manifest, task: Task, place: Place) -> 
     batch = measuring.execution.get("micro_batch")
     found = _measure(task, loaded, tokenizer, place.mirror, batch)
 
+    @cache
+    def once_more(other: int | None) -> Measurement:
+        return _measure(task, loaded, tokenizer, place.mirror, other)
+
     def noise(metric: str) -> tuple[float, str]:
-        return _noise(metric, found, lambda other: _measure(task, loaded, tokenizer, place.mirror, other), cpus)
+        return _noise(metric, found, once_more, cpus)
 
     counted = len(found.items["correct"]) if "correct" in found.items else None
     return Again(metrics=found.metrics, how="re-evaluated", counted=counted, noise=noise)
