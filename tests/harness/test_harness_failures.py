@@ -17,6 +17,8 @@ from results.artifacts import Artifacts, Attempt
 from results.store import Store
 from tasks.tokenizer import train
 
+pytestmark = pytest.mark.sweep
+
 METHODS = ["identity", "raises", "not_a_number", "too_large", "svd"]
 
 

@@ -20,6 +20,8 @@ from tasks.glue import REPO, Cola
 from tasks.interface import Examples
 from tasks.tokenizer import train
 
+pytestmark = pytest.mark.sweep
+
 TEXTS = ["the cat sat on the mat", "a dog ran under the hill"]
 
 

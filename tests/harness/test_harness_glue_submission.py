@@ -21,6 +21,8 @@ from results.store import Store
 from tasks import glue_server
 from tasks.glue import REPO
 
+pytestmark = pytest.mark.sweep
+
 TASKS = ("glue.cola.v1", "glue.mnli.v1", "glue.stsb.v1")
 ROWS = {
     "cola": {"train": 24, "validation": 16, "test": 5},

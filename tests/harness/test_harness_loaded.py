@@ -22,6 +22,8 @@ from tasks import embedded, embedded_tasks
 from tasks.embedded_tasks import PydocFollows, PydocReversed
 from tasks.tokenizer import train
 
+pytestmark = pytest.mark.sweep
+
 RECIPE = {"learning_rate": 1e-2, "epochs": 1, "batch_examples": 8, "max_length": 24}
 ILKD = {"losses": {"ce": 1.0, "kd": 1.0, "temperature": 2.0, "taps": 0.0}}
 TASKS = ("PydocReversed", "PydocFollows")
