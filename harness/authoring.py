@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.check_report import report
+from harness.check_report import deliver_report
 from harness.errors import SpecError
 from harness.yaml_loader import parse
 
@@ -89,11 +87,16 @@ def write_new_method(name: str) -> Path:
         raise SpecError(f"{name}: a method's name is a module's name, such as `block_diagonal`")
     import methods
 
-    path = Path(methods.__file__).parent / f"{name}.py"
+    return write_module(Path(methods.__file__).parent, name, TEMPLATE)
+
+
+def write_module(directory: Path, name: str, template: str) -> Path:
+    """Write `name`.py from a template with `name` and `title`; SpecError when there is a module of that name."""
+    path = directory / f"{name}.py"
     if path.exists() or path.with_suffix("").exists():
         raise SpecError(f"{path}: exists already")
     title = "".join(part.capitalize() for part in name.split("_"))
-    path.write_text(TEMPLATE.format(title=title, name=name), encoding="utf-8")
+    path.write_text(template.format(title=title, name=name), encoding="utf-8")
     return path
 
 
@@ -112,16 +115,10 @@ def check_method(
         teachers: tiny teachers by label, or local model directories.
         fields: `key=value`, each value as YAML writes it.
     """
-    from harness.boards import deliver, drawn
-
     started = time.perf_counter()
     findings = _findings(name, fast, teachers, _parsed(fields))
-    if as_json:
-        text = json.dumps([asdict(finding) for finding in findings], indent=1) + "\n"
-    else:
-        text = drawn(report(name, findings, time.perf_counter() - started, lambda each: each.teacher))
-    deliver(text, output)
-    return 1 if any(finding.status == "failed" for finding in findings) else 0
+    seconds = time.perf_counter() - started
+    return deliver_report(name, findings, seconds, lambda each: each.teacher, as_json=as_json, output=output)
 
 
 def _parsed(fields: Sequence[str]) -> dict[str, Any]:

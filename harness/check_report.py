@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,6 +26,26 @@ class Finding(Protocol):
 
 
 AnyFinding = TypeVar("AnyFinding", bound=Finding)
+
+
+def deliver_report(
+    name: str,
+    findings: Sequence[AnyFinding],
+    seconds: float,
+    on: Callable[[AnyFinding], str],
+    *,
+    as_json: bool,
+    output: Path | None,
+) -> int:
+    """Print what a kit found, as JSON or as `report` draws it, or write it to `output`; 0 where nothing failed."""
+    from harness.boards import deliver, drawn
+
+    if as_json:
+        text = json.dumps([asdict(cast(Any, finding)) for finding in findings], indent=1) + "\n"
+    else:
+        text = drawn(report(name, findings, seconds, on))
+    deliver(text, output)
+    return 1 if any(finding.status == "failed" for finding in findings) else 0
 
 
 def report(

@@ -9,11 +9,11 @@ from typing import Any
 
 from harness.identity import digest
 from harness.records import outcome_digest
-from harness.rows import one_line
 from methods import registry
 from methods.interface import Budget, MethodError
 from results.artifacts import Artifacts, Manifest
 from results.items import sample
+from results.plain_text import one_line
 from results.record import Measured, Record
 from results.store import Store, sha256
 from results.verification import Check

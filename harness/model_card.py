@@ -9,10 +9,10 @@ from typing import Any
 from harness.errors import SpecError
 from harness.reproduce import sweep_of
 from harness.row_sweep import Input, inputs_of
-from harness.rows import one_line
 from harness.yaml_loader import dump
 from results.formatting import interval, value
 from results.model import Row
+from results.plain_text import one_line
 from results.record import Record
 from results.show import Shown, show
 from results.store import Store

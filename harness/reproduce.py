@@ -16,9 +16,10 @@ from pydantic import ValidationError
 from harness.errors import SpecError
 from harness.provenance import environment
 from harness.row_sweep import code_digests, inputs_of
-from harness.rows import one_line, records_of
+from harness.rows import records_of
 from harness.spec import Sweep
 from harness.yaml_loader import dump
+from results.plain_text import one_line
 from results.record import Record
 from results.reproduction import Compared, circumstances, compare_results
 from results.store import Store

@@ -20,8 +20,3 @@ def records_of(target: str, store: Store) -> list[Record]:
         hint = nearest(target, names) if len(names) < 20 else "; `weighin board` lists them"
         raise SpecError(f"{target}: no such row in store {store.url}{hint}")
     return found
-
-
-def one_line(text: object) -> str:
-    """A text of a record as one line without control characters, so that it cannot leave its comment or its cell."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
 import warnings
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.check_report import report
+from harness.authoring import write_module
+from harness.check_report import deliver_report
 from harness.errors import SpecError
 
 if TYPE_CHECKING:
@@ -63,12 +62,7 @@ def write_new_task(name: str) -> tuple[Path, str]:
         raise SpecError(f"{name}: a task's file is a module, such as `house_style`")
     import tasks
 
-    path = Path(tasks.__file__).parent / f"{name}.py"
-    if path.exists() or path.with_suffix("").exists():
-        raise SpecError(f"{path}: exists already")
-    title = "".join(part.capitalize() for part in name.split("_"))
-    path.write_text(TEMPLATE.format(title=title, name=name), encoding="utf-8")
-    return path, f"{name}.token_ppl.v1"
+    return write_module(Path(tasks.__file__).parent, name, TEMPLATE), f"{name}.token_ppl.v1"
 
 
 def check_task(
@@ -79,16 +73,10 @@ def check_task(
     Args:
         golden: a JSON file of outputs by task name, to compare with; one that it does not have yet is added.
     """
-    from harness.boards import deliver, drawn
-
     started = time.perf_counter()
     findings = _findings(name, mirror, golden)
-    if as_json:
-        text = json.dumps([asdict(finding) for finding in findings], indent=1) + "\n"
-    else:
-        text = drawn(report(name, findings, time.perf_counter() - started, lambda each: each.on))
-    deliver(text, output)
-    return 1 if any(finding.status == "failed" for finding in findings) else 0
+    seconds = time.perf_counter() - started
+    return deliver_report(name, findings, seconds, lambda each: each.on, as_json=as_json, output=output)
 
 
 def _findings(name: str, mirror: Path | None, golden: Path | None) -> list[Finding]:

@@ -25,8 +25,9 @@ from harness.reevaluate import (
     protocol_here,
     tolerance,
 )
-from harness.rows import one_line, records_of
+from harness.rows import records_of
 from results.artifacts import Artifacts
+from results.plain_text import one_line
 from results.record import Measured, Record
 from results.store import Store
 from results.verification import WORDS, Check, Verdict, Verification, Verified, notes_of, outcome_of

@@ -10,25 +10,15 @@ from typing import Any
 import yaml
 
 from harness.errors import SpecError
+from results.unique_keys import UniqueKeys
 
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$")
 _BOOL = re.compile(r"^(true|True|TRUE|false|False|FALSE)$")
 _INT = re.compile(r"^[-+]?[0-9]+$")
 
 
-class StrictLoader(yaml.SafeLoader):
+class StrictLoader(UniqueKeys, yaml.SafeLoader):
     """SafeLoader with YAML 1.2's numbers and booleans that refuses a repeated key."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if not isinstance(name, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {name!r} is not a word", key.start_mark)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"repeated key {name!r}", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
 
 
 def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:

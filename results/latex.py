@@ -7,6 +7,7 @@ from math import isfinite
 
 from results.formatting import count, duration, gain, interval, legend, ranks, titles, value
 from results.model import Board, Column, Row, Score, Tab
+from results.plain_text import one_line
 from results.table import heading
 
 SPECIAL = {
@@ -51,8 +52,7 @@ def latex(board: Board) -> str:
 
 def escape_latex(text: str) -> str:
     """One line that LaTeX sets as it stands: no commands, no comments, no mathematics."""
-    flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    escaped = "".join(SPECIAL.get(letter, letter) for letter in flat.replace("--", "-\0-"))
+    escaped = "".join(SPECIAL.get(letter, letter) for letter in one_line(text).replace("--", "-\0-"))
     return escaped.replace("\0", "{}")
 
 

@@ -49,6 +49,11 @@ def plain_data(data: Any, *, lines: bool = True) -> Any:
     return data
 
 
+def one_line(text: object) -> str:
+    """A text of a record as one line without control characters, so that it cannot leave its comment or its cell."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
 def csv_safe(text: str) -> str:
     """A plain text for a cell of a CSV file, with a quote before it where a spreadsheet would run it."""
     runs = text.startswith(FORMULA) or text.lstrip().startswith(FORMULA)

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from results.errors import StoreError
+from results.unique_keys import UniqueKeys
 
 FILE = "reported.yaml"
 Certainty = Literal["verified", "second-hand", "unverified"]
@@ -191,19 +192,8 @@ else:
     _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _UniqueKeyLoader(_Loader):
+class _UniqueKeyLoader(UniqueKeys, _Loader):
     """SafeLoader that refuses a repeated key."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if not isinstance(name, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {name!r} is not a word", key.start_mark)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"repeated key {name!r}", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
 
 
 def parse(text: str, where: str = FILE) -> Collection:
